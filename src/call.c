@@ -1,0 +1,393 @@
+#include "call.h"
+
+#include "error.h"
+#include "probe.h"
+#include "value.h"
+
+#include <lauxlib.h>
+#include <stdarg.h>
+#include <string.h>
+
+/* ---- errors of the target ---- */
+
+static int object_to_string(lua_State *target)
+{
+    luaL_tolstring(target, 1, NULL);
+    return 1;
+}
+
+/* The text of the error object at index 1: itself, its __tostring, or its type. [-0, +1, m] */
+static void push_error_text(lua_State *target)
+{
+    if (lua_type(target, 1) == LUA_TSTRING || lua_type(target, 1) == LUA_TNUMBER) {
+        lua_pushvalue(target, 1);
+        lua_tostring(target, -1);
+        return;
+    }
+    if (luaL_getmetafield(target, 1, "__tostring") != LUA_TNIL) {
+        lua_pop(target, 1);
+        lua_pushcfunction(target, object_to_string);
+        lua_pushvalue(target, 1);
+        if (lua_pcall(target, 1, 1, 0) == LUA_OK)
+            return;
+        lua_pop(target, 1);
+    }
+    lua_pushfstring(target, "(error object is a %s value)", luaL_typename(target, 1));
+}
+
+int call_on_error(lua_State *target)
+{
+    luaL_checkstack(target, LUA_MINSTACK, NULL);
+    push_error_text(target);
+    size_t length;
+    const char *text = lua_tolstring(target, -1, &length);
+    if (strlen(text) == length) {
+        luaL_traceback(target, target, text, 1);
+    } else { /* luaL_traceback would stop at the zero byte */
+        lua_pushliteral(target, "\n");
+        luaL_traceback(target, target, NULL, 1);
+        lua_concat(target, 3);
+    }
+    return 1;
+}
+
+int call_raise(lua_State *host, struct state *s, int status)
+{
+    if (status == LUA_ERRMEM)
+        return error_raise_for(host, ERROR_OUT_OF_MEMORY, &s->record, "ran out of memory");
+    luaL_checkstack(host, LUA_MINSTACK, NULL);
+    lua_pushliteral(host, ERROR_INVOKING_STATE ": state ");
+    error_push_record(host, &s->record);
+    lua_pushliteral(host, ": ");
+    lua_pushvalue(host, -4);
+    lua_pushliteral(host, "\nouter ");
+    luaL_traceback(host, host, NULL, 1);
+    lua_concat(host, 6);
+    return lua_error(host);
+}
+
+static int copy_message(lua_State *host)
+{
+    lua_State *target = lua_touserdata(host, 1);
+    if (!value_copy(target, -1, host))
+        lua_pushliteral(host, "(error in error handling)");
+    return 1;
+}
+
+int call_copy_message(lua_State *host, lua_State *target)
+{
+    lua_pushcfunction(host, copy_message);
+    lua_pushlightuserdata(host, target);
+    return lua_pcall(host, 1, 1, 0);
+}
+
+/* ---- results ---- */
+
+struct results {
+    lua_State *target;
+    int first, last;
+};
+
+static int copy_results(lua_State *host)
+{
+    struct results *r = lua_touserdata(host, 1);
+    luaL_checkstack(host, r->last - r->first + 1, "too many results");
+    for (int i = r->first; i <= r->last; i++)
+        value_copy(r->target, i, host);
+    return r->last - r->first + 1;
+}
+
+int call_copy_results(lua_State *host, lua_State *target, int first, int *count)
+{
+    struct results r = {target, first, lua_gettop(target)};
+    *count = r.last - r.first + 1;
+    lua_pushcfunction(host, copy_results);
+    lua_pushlightuserdata(host, &r);
+    return lua_pcall(host, 1, LUA_MULTRET, 0);
+}
+
+/*
+ * Results that leave the target before they reach the host: with them in hand the state is free,
+ * and the host may run out of memory without harm. Saves the protected call in the host for what is
+ * small.
+ */
+enum { PARCEL_VALUES = 8, PARCEL_BYTES = 512 };
+
+struct parcel {
+    int count;
+    struct {
+        int type;
+        bool is_integer;
+        union {
+            int boolean;
+            lua_Integer integer;
+            lua_Number number;
+            void *pointer;
+            struct {
+                unsigned offset, length;
+            } string;
+        };
+    } values[PARCEL_VALUES];
+    char bytes[PARCEL_BYTES];
+};
+
+/* Whether all of the target's values from `first` to `last` found room. [-0, +0, -] */
+static bool parcel_pack(struct parcel *p, lua_State *target, int first, int last)
+{
+    size_t used = 0;
+    if (last - first >= PARCEL_VALUES)
+        return false;
+    p->count = last - first + 1;
+    for (int i = 0; i < p->count; i++) {
+        int index = first + i;
+        switch (p->values[i].type = lua_type(target, index)) {
+        case LUA_TBOOLEAN:
+            p->values[i].boolean = lua_toboolean(target, index);
+            break;
+        case LUA_TNUMBER:
+            if ((p->values[i].is_integer = lua_isinteger(target, index)))
+                p->values[i].integer = lua_tointeger(target, index);
+            else
+                p->values[i].number = lua_tonumber(target, index);
+            break;
+        case LUA_TLIGHTUSERDATA:
+            p->values[i].pointer = lua_touserdata(target, index);
+            break;
+        case LUA_TSTRING: {
+            size_t length;
+            const char *bytes = lua_tolstring(target, index, &length);
+            if (length > PARCEL_BYTES - used)
+                return false;
+            memcpy(p->bytes + used, bytes, length);
+            p->values[i].string.offset = (unsigned)used;
+            p->values[i].string.length = (unsigned)length;
+            used += length;
+            break;
+        }
+        }
+    }
+    return true;
+}
+
+/* [-0, +count, m] */
+static void parcel_push(const struct parcel *p, lua_State *host)
+{
+    for (int i = 0; i < p->count; i++) {
+        switch (p->values[i].type) {
+        case LUA_TBOOLEAN:
+            lua_pushboolean(host, p->values[i].boolean);
+            break;
+        case LUA_TNUMBER:
+            if (p->values[i].is_integer)
+                lua_pushinteger(host, p->values[i].integer);
+            else
+                lua_pushnumber(host, p->values[i].number);
+            break;
+        case LUA_TLIGHTUSERDATA:
+            lua_pushlightuserdata(host, p->values[i].pointer);
+            break;
+        case LUA_TSTRING:
+            lua_pushlstring(host, p->bytes + p->values[i].string.offset,
+                            p->values[i].string.length);
+            break;
+        default:
+            lua_pushnil(host);
+        }
+    }
+}
+
+/* ---- the call ---- */
+
+/* One call in the target, whose stack holds the handler, the callback at `base`, and above it the
+ * arguments or the results. */
+struct stay {
+    struct call *call;
+    lua_State *target;
+    int base;
+    bool nested;
+    lua_State *ran_before; /* nested: the coroutine that was running */
+};
+
+static void stay_end(struct stay *s)
+{
+    struct state *state = s->call->state;
+    s->call->self->depth--;
+    PROBE_STATE(call_leave, state);
+    if (s->nested) {
+        lua_settop(s->target, s->base - 2);
+        interrupt_switch(&state->interrupt, s->ran_before);
+    } else {
+        lua_settop(s->target, STATE_SLOTS);
+        state_leave(state, s->call->self);
+    }
+}
+
+static int raise_refused_argument(struct call *c, int index)
+{
+    return error_argument(c->host, index - c->uncounted, c->method,
+                          "value of type '%s' not supported", luaL_typename(c->host, index));
+}
+
+static int raise_result(struct call *c, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    lua_pushvfstring(c->host, format, arguments);
+    va_end(arguments);
+    return error_raise_for(c->host, ERROR_STATE_RESULT, &c->state->record,
+                           lua_tostring(c->host, -1));
+}
+
+static int raise_refused_result(struct call *c, int number, const char *type)
+{
+    return raise_result(c, "returned a value of type '%s' as result #%d: type not supported", type,
+                        number);
+}
+
+/* In the target, protected: copies the arguments and calls the callback. */
+static int copy_and_call(lua_State *target)
+{
+    struct call *c = lua_touserdata(target, 1);
+    int count = c->last - c->first + 1;
+    luaL_checkstack(target, count, "too many arguments");
+    for (int i = c->first; i <= c->last; i++)
+        value_copy(c->host, i, target);
+    lua_call(target, count, LUA_MULTRET);
+    return lua_gettop(target) - 1;
+}
+
+static int run_allocating(struct stay *s)
+{
+    lua_settop(s->target, s->base);
+    lua_pushcfunction(s->target, copy_and_call);
+    lua_pushlightuserdata(s->target, s->call);
+    lua_pushvalue(s->target, s->base);
+    return lua_pcall(s->target, 2, LUA_MULTRET, s->base - 1);
+}
+
+/* Results of which some are strings. [-0, +count, e] on the host */
+static int __attribute__((noinline)) return_allocating(struct stay *s, int first, int last)
+{
+    lua_State *host = s->call->host;
+    struct parcel parcel;
+    if (parcel_pack(&parcel, s->target, first, last)) {
+        stay_end(s);
+        parcel_push(&parcel, host);
+        return parcel.count;
+    }
+    int count;
+    int status = call_copy_results(host, s->target, first, &count);
+    stay_end(s);
+    return status == LUA_OK ? count : lua_error(host);
+}
+
+/* [-?, +count, e] on the host, whose arguments give way to the results */
+static int stay_return(struct stay *s)
+{
+    struct call *c = s->call;
+    int first = s->base + 1, last = lua_gettop(s->target);
+    lua_settop(c->host, c->first - 1);
+    if (!lua_checkstack(c->host, last - s->base + LUA_MINSTACK)) {
+        stay_end(s);
+        return raise_result(c, "returned %d values: too many for the stack", last - s->base);
+    }
+    for (int i = first; i <= last; i++) {
+        if (value_copy_plain(s->target, i, c->host) == CROSSING_DONE)
+            continue;
+        lua_settop(c->host, c->first - 1);
+        int refused = value_find_refused(s->target, i, last);
+        if (refused == 0)
+            return return_allocating(s, first, last);
+        const char *type = luaL_typename(s->target, refused);
+        stay_end(s);
+        return raise_refused_result(c, refused - s->base, type);
+    }
+    stay_end(s);
+    return last - s->base;
+}
+
+static int stay_fail(struct stay *s, int status)
+{
+    struct call *c = s->call;
+    int copied = status == LUA_ERRMEM ? LUA_OK : call_copy_message(c->host, s->target);
+    stay_end(s);
+    return copied == LUA_OK ? call_raise(c->host, c->state, status) : lua_error(c->host);
+}
+
+/* Puts the callback and the arguments on the target and runs it. [-0, +n, e] on the host */
+static int stay_run(struct stay *s)
+{
+    struct call *c = s->call;
+    int count = c->last - c->first + 1;
+    int status;
+    c->self->depth++;
+    PROBE_STATE(call_enter, c->state);
+    if (!lua_checkstack(s->target, count + LUA_MINSTACK)) {
+        stay_end(s);
+        return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
+    }
+    lua_pushvalue(s->target, s->base);
+    int i = c->first;
+    while (i <= c->last && value_copy_plain(c->host, i, s->target) == CROSSING_DONE)
+        i++;
+    if (i > c->last) {
+        status = lua_pcall(s->target, count, LUA_MULTRET, s->base - 1);
+    } else {
+        int refused = value_find_refused(c->host, i, c->last);
+        if (refused != 0) {
+            stay_end(s);
+            return raise_refused_argument(c, refused);
+        }
+        status = run_allocating(s);
+    }
+    return status == LUA_OK ? stay_return(s) : stay_fail(s, status);
+}
+
+int call_entered(struct call *c)
+{
+    struct stay stay = {.call = c, .target = c->state->target, .base = STATE_SLOT_CALLBACK};
+    if (__builtin_expect(interrupt_is_pending(&c->state->interrupt), 0))
+        interrupt_arm(&c->state->interrupt, stay.target);
+    return stay_run(&stay);
+}
+
+/*
+ * The state calls itself: the values are where they have to go, so the callback runs on the
+ * coroutine that asks, and nothing is copied.
+ */
+static int call_within(struct call *c)
+{
+    lua_State *L = c->host;
+    int refused = value_find_refused(L, c->first, c->last);
+    if (refused != 0)
+        return raise_refused_argument(c, refused);
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+    lua_pushcfunction(L, call_on_error);
+    lua_insert(L, c->first);
+    state_push_callback(L);
+    lua_insert(L, c->first + 1);
+    c->self->depth++;
+    int status = lua_pcall(L, c->last - c->first + 1, LUA_MULTRET, c->first);
+    c->self->depth--;
+    if (status != LUA_OK)
+        return call_raise(L, c->state, status);
+    lua_remove(L, c->first);
+    refused = value_find_refused(L, c->first, lua_gettop(L));
+    if (refused != 0)
+        return raise_refused_result(c, refused - c->first + 1, luaL_typename(L, refused));
+    return lua_gettop(L) - c->first + 1;
+}
+
+int call_nested(struct call *c)
+{
+    if (state_of(c->host) == c->state)
+        return call_within(c);
+    struct stay stay = {.call = c, .target = c->state->target, .nested = true};
+    if (!lua_checkstack(stay.target, STATE_SLOTS))
+        return call_raise(c->host, c->state, LUA_ERRMEM);
+    lua_pushcfunction(stay.target, call_on_error);
+    state_push_callback(stay.target);
+    stay.base = lua_gettop(stay.target);
+    stay.ran_before = interrupt_switch(&c->state->interrupt, stay.target);
+    return stay_run(&stay);
+}

@@ -1,0 +1,278 @@
+#include "handle.h"
+
+#include "call.h"
+#include "error.h"
+#include "park.h"
+#include "probe.h"
+
+#include <lauxlib.h>
+
+#define UPVALUE_METATABLE lua_upvalueindex(1)
+
+/* The handle's user value: the refusal, once it was raised. */
+enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
+
+/* A longer timeout, in seconds, is taken for "for ever". */
+#define TIMEOUT_MAX 1e9
+
+struct handle *handle_new(lua_State *L, bool owns)
+{
+    struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
+    h->state = NULL;
+    h->owns = owns;
+    lua_pushvalue(L, UPVALUE_METATABLE);
+    lua_setmetatable(L, -2);
+    return h;
+}
+
+/* The handle at index 1, or NULL. [-0, +0, -] */
+static inline struct handle *to_handle(lua_State *L, int index)
+{
+    struct handle *h = lua_touserdata(L, index);
+    if (h == NULL || !lua_getmetatable(L, index))
+        return NULL;
+    bool is_handle = lua_rawequal(L, -1, UPVALUE_METATABLE);
+    lua_pop(L, 1);
+    return is_handle ? h : NULL;
+}
+
+static inline struct handle *check_handle(lua_State *L, const char *method)
+{
+    struct handle *h = to_handle(L, 1);
+    if (__builtin_expect(h == NULL, 0))
+        error_argument_type(L, 1, method, HANDLE_TYPE);
+    return h;
+}
+
+static int raise_closed(lua_State *L, const struct state *s)
+{
+    return error_raise_for(L, ERROR_OBJECT_CLOSED, &s->record, "is closed");
+}
+
+/* The state of the handle at index 1, which may be closed. */
+static struct state *check_state(lua_State *L, const char *method)
+{
+    struct state *s = check_handle(L, method)->state;
+    if (__builtin_expect(s == NULL, 0))
+        error_raise(L, ERROR_OBJECT_CLOSED, "this handle was given up");
+    return s;
+}
+
+/* The same, not closed when asked. */
+static struct state *check_open(lua_State *L, const char *method)
+{
+    struct state *s = check_state(L, method);
+    if (state_is_closed(s))
+        raise_closed(L, s);
+    return s;
+}
+
+static int raise_nesting(lua_State *L, struct state *s)
+{
+    error_push_record(L, &s->record);
+    return luaL_error(L, "C stack overflow: state %s is called from too many states deep",
+                      lua_tostring(L, -1));
+}
+
+static struct thread *check_nesting(lua_State *L, struct state *s)
+{
+    struct thread *self = thread_self();
+    if (__builtin_expect(!thread_may_nest(self), 0))
+        raise_nesting(L, s);
+    return self;
+}
+
+/*
+ * Refuses a busy state. The message is made once per handle and kept, since a worker pool meets
+ * refusals as often as results.
+ */
+static int raise_busy(lua_State *L, struct state *s)
+{
+    PROBE_STATE(call_refused, s);
+    if (lua_getiuservalue(L, 1, USER_VALUE_REFUSAL) != LUA_TSTRING) {
+        error_push_record(L, &s->record);
+        lua_pushfstring(L, ERROR_CONCURRENT_ACCESS ": state %s is busy in another thread",
+                        lua_tostring(L, -1));
+        lua_pushvalue(L, -1);
+        lua_setiuservalue(L, 1, USER_VALUE_REFUSAL);
+    }
+    return lua_error(L);
+}
+
+/* ---- methods ---- */
+
+/* `uncounted`: 1 when users do not count the handle among the arguments, as in h(...). */
+static inline int call(lua_State *L, int uncounted)
+{
+    struct state *s = check_state(L, "call");
+    struct call c = {L, s, check_nesting(L, s), 2, lua_gettop(L), "call", uncounted};
+    switch (ownership_enter(&s->ownership, c.self->number)) {
+    case ENTRY_ENTERED:
+        return call_entered(&c);
+    case ENTRY_NESTED:
+        return call_nested(&c);
+    case ENTRY_BUSY:
+        return raise_busy(L, s);
+    default:
+        return raise_closed(L, s);
+    }
+}
+
+static int method_call(lua_State *L)
+{
+    return call(L, 0);
+}
+
+static int meta_call(lua_State *L)
+{
+    return call(L, 1);
+}
+
+static double check_timeout(lua_State *L)
+{
+    if (lua_type(L, 2) != LUA_TNUMBER)
+        error_argument_type(L, 2, "tcall", "number");
+    double timeout = lua_tonumber(L, 2);
+    if (timeout != timeout)
+        error_argument(L, 2, "tcall", "timeout is NaN");
+    return timeout;
+}
+
+static enum entry enter_in_time(struct state *s, struct thread *self, double timeout)
+{
+    if (timeout <= 0)
+        return ownership_enter(&s->ownership, self->number);
+    if (timeout > TIMEOUT_MAX)
+        return ownership_enter_wait(&s->ownership, self->number, NULL);
+    struct timespec deadline = clock_after(timeout);
+    return ownership_enter_wait(&s->ownership, self->number, &deadline);
+}
+
+static int method_tcall(lua_State *L)
+{
+    struct state *s = check_state(L, "tcall");
+    double timeout = check_timeout(L);
+    struct call c = {L, s, check_nesting(L, s), 3, lua_gettop(L), "tcall", 0};
+    enum entry entry = enter_in_time(s, c.self, timeout);
+    lua_pushboolean(L, entry != ENTRY_BUSY);
+    switch (entry) {
+    case ENTRY_BUSY:
+        return 1;
+    case ENTRY_CLOSED:
+        return raise_closed(L, s);
+    default:
+        lua_replace(L, 2); /* `true`, before the results */
+        return 1 + (entry == ENTRY_NESTED ? call_nested(&c) : call_entered(&c));
+    }
+}
+
+static enum interrupt_request check_request(lua_State *L)
+{
+    if (lua_isnoneornil(L, 2))
+        return INTERRUPT_ONCE;
+    if (!lua_isboolean(L, 2))
+        error_argument_type(L, 2, "interrupt", "boolean or nil");
+    return lua_toboolean(L, 2) ? INTERRUPT_ALWAYS : INTERRUPT_NONE;
+}
+
+static int method_interrupt(lua_State *L)
+{
+    struct state *s = check_open(L, "interrupt");
+    if (!interrupt_send(&s->interrupt, check_request(L)))
+        return raise_closed(L, s);
+    return 0;
+}
+
+static int method_close(lua_State *L)
+{
+    struct state *s = check_state(L, "close");
+    switch (state_close(s, thread_self())) {
+    case ENTRY_BUSY:
+        return raise_busy(L, s);
+    case ENTRY_NESTED:
+        return error_raise_for(L, ERROR_CONCURRENT_ACCESS, &s->record,
+                               "cannot be closed from inside itself");
+    default:
+        return 0;
+    }
+}
+
+static int method_id(lua_State *L)
+{
+    lua_pushinteger(L, check_open(L, "id")->record.id);
+    return 1;
+}
+
+static int method_name(lua_State *L)
+{
+    const struct record *r = &check_open(L, "name")->record;
+    if (r->name != NULL)
+        lua_pushlstring(L, r->name, r->name_length);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+static int method_isowner(lua_State *L)
+{
+    check_open(L, "isowner");
+    lua_pushboolean(L, check_handle(L, "isowner")->owns);
+    return 1;
+}
+
+/* __gc and __close: gives up the handle. */
+static int meta_gc(lua_State *L)
+{
+    struct handle *h = check_handle(L, "__gc");
+    struct state *s = h->state;
+    if (s == NULL)
+        return 0;
+    h->state = NULL;
+    if (h->owns)
+        state_disown(s, thread_self());
+    record_release(&s->record);
+    return 0;
+}
+
+static int meta_tostring(lua_State *L)
+{
+    struct handle *h = check_handle(L, "__tostring");
+    if (h->state == NULL) {
+        lua_pushliteral(L, HANDLE_TYPE ": (given up)");
+        return 1;
+    }
+    error_push_record(L, &h->state->record);
+    lua_pushfstring(L, HANDLE_TYPE ": %p %s", (void *)h->state, lua_tostring(L, -1));
+    return 1;
+}
+
+static int meta_eq(lua_State *L)
+{
+    struct handle *a = to_handle(L, 1), *b = to_handle(L, 2);
+    lua_pushboolean(L, a != NULL && b != NULL && a->state == b->state && a->state != NULL);
+    return 1;
+}
+
+void handle_push_metatable(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        {"call", method_call},           {"tcall", method_tcall},
+        {"interrupt", method_interrupt}, {"close", method_close},
+        {"isowner", method_isowner},     {"id", method_id},
+        {"name", method_name},           {NULL, NULL},
+    };
+    static const luaL_Reg metamethods[] = {
+        {"__gc", meta_gc},     {"__close", meta_gc}, {"__tostring", meta_tostring},
+        {"__call", meta_call}, {"__eq", meta_eq},    {NULL, NULL},
+    };
+    if (!luaL_newmetatable(L, HANDLE_TYPE))
+        return;
+    lua_pushvalue(L, -1);
+    luaL_setfuncs(L, metamethods, 1);
+    luaL_newlibtable(L, methods);
+    lua_pushvalue(L, -2);
+    luaL_setfuncs(L, methods, 1);
+    lua_setfield(L, -2, "__index");
+    lua_pushliteral(L, HANDLE_TYPE);
+    lua_setfield(L, -2, "__metatable");
+}

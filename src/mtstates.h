@@ -1,0 +1,24 @@
+/*
+ * The C interface of the module, for programs that link it in instead of loading it.
+ */
+#ifndef MTSTATES_H
+#define MTSTATES_H
+
+#include <lua.h>
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/*
+ * A lua_CFunction: pushes the module table, as require("mtstates") does. Any number of Lua states
+ * may open the module, each from any thread. Raises out_of_memory. Put it into package.preload for
+ * states to inherit it.
+ */
+__attribute__((visibility("default"))) int luaopen_mtstates(lua_State *L);
+
+#if defined(__cplusplus)
+}
+#endif
+
+#endif

@@ -1,0 +1,48 @@
+#if defined(__linux__)
+#define _GNU_SOURCE /* pthread_getattr_np */
+#endif
+
+#include "thread.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+_Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
+
+/*
+ * The last number given. Written by every thread once; relaxed, since only its being unique
+ * matters. 2^61 numbers do not run out.
+ */
+static _Atomic uint64_t last_number;
+
+/* A state may use this much C stack before it enters the next: 200 C calls of Lua, most of them
+ * below 2 KB; half of the stack where the stack is small. */
+#define RESERVE_MAX ((size_t)1 << 20)
+
+static void stack_bounds(uintptr_t *low, size_t *size)
+{
+    *low = 0;
+    *size = 0;
+#if defined(__APPLE__)
+    *size = pthread_get_stacksize_np(pthread_self());
+    *low = (uintptr_t)pthread_get_stackaddr_np(pthread_self()) - *size;
+#elif defined(__linux__)
+    pthread_attr_t attr;
+    void *address;
+    if (pthread_getattr_np(pthread_self(), &attr) != 0)
+        return;
+    if (pthread_attr_getstack(&attr, &address, size) == 0)
+        *low = (uintptr_t)address;
+    pthread_attr_destroy(&attr);
+#endif
+}
+
+void thread_begin(void)
+{
+    struct thread *t = &thread_record;
+    size_t size;
+    stack_bounds(&t->stack_low, &size);
+    t->stack_reserve = size / 2 < RESERVE_MAX ? size / 2 : RESERVE_MAX;
+    t->number = atomic_fetch_add_explicit(&last_number, THREAD_NUMBER_STEP, memory_order_relaxed) +
+                THREAD_NUMBER_STEP;
+}
