@@ -10,11 +10,16 @@ function(mtstates_compile_options target)
                          $<$<BOOL:${MTSTATES_WERROR}>:-Werror> -fno-omit-frame-pointer)
 endfunction()
 
+# mtstates_add_test(name command...): a test that runs in the source folder.
+function(mtstates_add_test name)
+  add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${MTSTATES_TEST_ENVIRONMENT}" TIMEOUT 300)
+endfunction()
+
 # mtstates_c_test(name source...): a C program that has the module inside, with a Lua of its own.
 function(mtstates_c_test name)
   add_executable(test_${name} ${ARGN})
   mtstates_compile_options(test_${name})
   target_link_libraries(test_${name} PRIVATE mtstates_core PkgConfig::LUA)
-  add_test(NAME c/${name} COMMAND test_${name})
-  set_tests_properties(c/${name} PROPERTIES ENVIRONMENT "${MTSTATES_TEST_ENVIRONMENT}" TIMEOUT 300)
+  mtstates_add_test(c/${name} test_${name})
 endfunction()

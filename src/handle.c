@@ -8,6 +8,7 @@
 #include <lauxlib.h>
 
 #define UPVALUE_METATABLE lua_upvalueindex(1)
+#define UPVALUE_STRAYS lua_upvalueindex(2)
 
 /* The handle's user value: the refusal, once it was raised. */
 enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
@@ -15,13 +16,57 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 /* A longer timeout, in seconds, is taken for "for ever". */
 #define TIMEOUT_MAX 1e9
 
+/* The host's handles that were made in finalizers. */
+struct strays {
+    struct handle *first;
+    bool closed; /* the host closes, and the last chance to give up handles has passed */
+};
+
+static void stray_add(struct strays *strays, struct handle *h)
+{
+    h->next_stray = strays->first;
+    h->stray = &strays->first;
+    if (strays->first != NULL)
+        strays->first->stray = &h->next_stray;
+    strays->first = h;
+}
+
+static void stray_remove(struct handle *h)
+{
+    if (h->stray == NULL)
+        return;
+    *h->stray = h->next_stray;
+    if (h->next_stray != NULL)
+        h->next_stray->stray = h->stray;
+    h->stray = NULL;
+}
+
+/* Drops what the handle has of its state. */
+static void give_up(struct handle *h)
+{
+    struct state *s = h->state;
+    stray_remove(h);
+    if (s == NULL)
+        return;
+    h->state = NULL;
+    if (h->owns)
+        state_disown(s, thread_self());
+    record_release(&s->record);
+}
+
 struct handle *handle_new(lua_State *L, bool owns)
 {
+    struct strays *strays = lua_touserdata(L, UPVALUE_STRAYS);
+    if (strays->closed)
+        luaL_error(L, "this Lua state is closing");
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
     h->state = NULL;
     h->owns = owns;
+    h->stray = NULL;
     lua_pushvalue(L, UPVALUE_METATABLE);
     lua_setmetatable(L, -2);
+    if (lua_gc(L, LUA_GCISRUNNING) != 1) /* in a finalizer, or stopped by the user */
+        stray_add(strays, h);
     return h;
 }
 
@@ -220,17 +265,10 @@ static int method_isowner(lua_State *L)
     return 1;
 }
 
-/* __gc and __close: gives up the handle. */
+/* __gc and __close */
 static int meta_gc(lua_State *L)
 {
-    struct handle *h = check_handle(L, "__gc");
-    struct state *s = h->state;
-    if (s == NULL)
-        return 0;
-    h->state = NULL;
-    if (h->owns)
-        state_disown(s, thread_self());
-    record_release(&s->record);
+    give_up(check_handle(L, "__gc"));
     return 0;
 }
 
@@ -253,7 +291,7 @@ static int meta_eq(lua_State *L)
     return 1;
 }
 
-void handle_push_metatable(lua_State *L)
+static void push_metatable(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         {"call", method_call},           {"tcall", method_tcall},
@@ -275,4 +313,36 @@ void handle_push_metatable(lua_State *L)
     lua_setfield(L, -2, "__index");
     lua_pushliteral(L, HANDLE_TYPE);
     lua_setfield(L, -2, "__metatable");
+}
+
+static int strays_gc(lua_State *L)
+{
+    struct strays *strays = lua_touserdata(L, 1);
+    while (strays->first != NULL)
+        give_up(strays->first);
+    strays->closed = true;
+    return 0;
+}
+
+static void push_strays(lua_State *L)
+{
+    static const char key = 0; /* of the registry: the address */
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
+        return;
+    lua_pop(L, 1);
+    struct strays *strays = lua_newuserdatauv(L, sizeof *strays, 0);
+    strays->first = NULL;
+    strays->closed = false;
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, strays_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+}
+
+void handle_push_upvalues(lua_State *L)
+{
+    push_metatable(L);
+    push_strays(L);
 }

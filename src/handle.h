@@ -3,6 +3,12 @@
  *
  * Functions that make handles, and all methods, have the metatable of handles as their first
  * upvalue: comparing with it is how a handle is known, at a third of what luaL_checkudata costs.
+ * The second upvalue of those that make handles is the strays of the host.
+ *
+ * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
+ * not of those that these finalizers make. A handle made in a finalizer would then keep its state
+ * for ever. So such handles hang in a list, and an object that was there first, and whose finalizer
+ * therefore comes last, gives up what is still in it.
  */
 #ifndef MTSTATES_HANDLE_H
 #define MTSTATES_HANDLE_H
@@ -14,13 +20,17 @@
 struct handle {
     struct state *state; /* with a reference, and an owner if `owns`; NULL: given up, or none yet */
     bool owns;
+    struct handle **stray; /* what points to this handle among the strays; NULL: it is not there */
+    struct handle *next_stray;
 };
 
-/* Pushes the metatable, made and filled in when it does not exist yet. [-0, +1, m] */
-void handle_push_metatable(lua_State *L);
+/* Pushes the two upvalues, made when the host does not have them yet. [-0, +2, m] */
+void handle_push_upvalues(lua_State *L);
 
-/* Pushes a handle that refers to no state yet; an object that the collector drops safely at any
- * time. Only in a function with the upvalue. [-0, +1, m] */
+/*
+ * Pushes a handle that refers to no state yet; an object that the collector drops safely at any
+ * time. Only in a function with both upvalues. [-0, +1, e]
+ */
 struct handle *handle_new(lua_State *L, bool owns);
 
 #endif

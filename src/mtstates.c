@@ -281,8 +281,8 @@ int luaopen_mtstates(lua_State *L)
     if (!registry_init())
         return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for the registry");
     luaL_newlibtable(L, functions);
-    handle_push_metatable(L);
-    luaL_setfuncs(L, functions, 1);
+    handle_push_upvalues(L);
+    luaL_setfuncs(L, functions, 2);
     error_push_names(L);
     lua_setfield(L, -2, "error");
     lua_pushliteral(L, MTSTATES_VERSION);

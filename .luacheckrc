@@ -1,0 +1,4 @@
+std = "lua54"
+max_line_length = 110
+files["test/spec"] = { std = "lua54+busted" }
+files["src/mtstates.d.lua"] = { ignore = { "212", "241" } } -- declarations only

@@ -1,0 +1,20 @@
+// What mtstates is measured against: two Lua modules with the part of its interface that is
+// measured.
+//
+// floor     The same Lua API calls and nothing else: luaL_checkudata, the callback at a fixed stack
+//           slot, values copied by a type switch, lua_call. No ownership, no protection, so nothing
+//           that calls into another Lua state can be expected to be faster.
+// baseline  What one would write first: a global mutex round the table of states, a mutex and a
+//           condition per state, a protected call each for arguments, callback and results.
+//
+// Both have newstate([name,] setup) and state(id|name) and handles with call, id and close. Errors
+// of callbacks are not handled as mtstates does; no benchmark raises any.
+#ifndef MTSTATES_BENCH_RIVALS_HPP
+#define MTSTATES_BENCH_RIVALS_HPP
+
+#include <lua.hpp>
+
+int luaopen_floor(lua_State *L);
+int luaopen_baseline(lua_State *L);
+
+#endif

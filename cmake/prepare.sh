@@ -1,0 +1,31 @@
+# To be sourced by the scripts that do everything from a fresh Debian 12 on. POSIX shell.
+
+# need PACKAGE... installs those that are missing, and says so; as root or with sudo.
+need() {
+    missing=
+    for package in "$@"; do
+        if ! dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$'; then
+            missing="$missing $package"
+        fi
+    done
+    [ -n "$missing" ] || return 0
+    echo "Installing:$missing"
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || {
+            echo "Run this as root, or install sudo." >&2
+            exit 1
+        }
+        as_root=sudo
+    fi
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    # shellcheck disable=SC2086 # a list
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+        install $missing >/dev/null
+}
+
+# build PRESET configures and builds.
+build() {
+    cmake --preset "$1" --log-level=WARNING >/dev/null
+    cmake --build --preset "$1" -- --quiet
+}

@@ -1,0 +1,103 @@
+---@meta mtstates
+-- The module's interface, for lua-language-server and for readers. Nothing here runs.
+-- "Plain values" are nil, booleans, integers, floats, strings and light userdata.
+
+---Lua states that any thread of the process can call.
+---Every function may be called from any thread, each with its own host state.
+---@class mtstates
+---@field error mtstates.errors
+---@field _VERSION string the version of the build, "major.minor.patch"
+---@field _INFO string how it was built: Lua, ck, allocator, probes
+local mtstates = {}
+
+---Each field's value is its own full name, which is what errors of that kind begin with.
+---@class mtstates.errors
+---@field ambiguous_name string a look-up by name met two living states
+---@field concurrent_access string call or close met a state busy in another thread, or close came from inside
+---@field interrupted string raised inside a state by State:interrupt
+---@field invoking_state string setup or callback raised an error
+---@field object_closed string a handle whose state is closed was used
+---@field out_of_memory string memory ran out while making or calling a state; both stay usable
+---@field state_result string setup gave no function, or a result cannot cross
+---@field unknown_object string no living state has that id or name
+
+---@class mtstates.options
+---@field name? string any bytes, at most 65535; several states may bear one name
+---@field libs? boolean true (default): all standard libraries; false: base and package, others by require
+---@field inherit? boolean true (default): package.path, package.cpath, and C functions of package.preload
+
+---Makes a state and runs `setup(...)` in it, in this thread; returns when setup has.
+---Takes `newstate([name|options,] [libs,] setup [, ...])`.
+---@param name? string|mtstates.options one lone string argument is code, not a name
+---@param libs? boolean
+---@param setup fun(...): function, ...|string no upvalues but _ENV; or code as `load` takes it. Its first
+--- result is the callback, a Lua function
+---@param ... any plain values for setup
+---@return mtstates.State handle owns the state
+---@return any ... further results of setup, plain values
+---Raises invoking_state, state_result, out_of_memory, or an argument error.
+function mtstates.newstate(name, libs, setup, ...) end
+
+---A handle that does not own. Takes no lock; the cost does not depend on how many states live.
+---@param key integer|string id (a float with an integer value will do) or name
+---@return mtstates.State handle
+---Raises unknown_object, ambiguous_name, out_of_memory, or an argument error.
+function mtstates.state(key) end
+
+---The living state of that name, or makes it, like newstate; blocks while another thread makes it.
+---@param name string
+---@param libs? boolean
+---@param setup fun(...): function|string
+---@param ... any plain values for setup
+---@return mtstates.State handle owns the state
+---Raises ambiguous_name, what newstate raises, and an error when setup needs the same singleton.
+function mtstates.singleton(name, libs, setup, ...) end
+
+---@return integer|nil id of the state that this code runs in; nil in a host that mtstates did not make
+function mtstates.id() end
+
+---Like Lua's `type`, but gives a registered userdata's metatable name, here "mtstates.state".
+---@param value any
+---@return string
+function mtstates.type(value) end
+
+---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state; tostring shows name and
+---id; `local h <close>` gives the handle up at the end of the block.
+---Every method but close raises object_closed when the state is closed.
+---@class mtstates.State
+---@overload fun(...): ...
+local State = {}
+
+---@return integer id unique in the process, never used again, below 2^53
+function State:id() end
+
+---@return string|nil
+function State:name() end
+
+---Runs the callback. Never waits: a state busy in another thread raises concurrent_access at once.
+---From the thread that is inside already it nests.
+---@param ... any plain values
+---@return any ... plain values
+---Raises concurrent_access, invoking_state, state_result, out_of_memory, object_closed.
+function State:call(...) end
+
+---Like call, but waits for the state to be free. Sleeps meanwhile; who waits longest comes first.
+---@param timeout number seconds on the monotonic clock; 0 or less: not at all; math.huge: for ever
+---@param ... any plain values
+---@return boolean in_time false: the time was up
+---@return any ... plain values
+function State:tcall(timeout, ...) end
+
+---Raises `interrupted` inside the state: in the code that runs, or else at the next call. Any thread.
+---A C function is interrupted when it returns; finalizers are not.
+---@param flag? boolean nil: once; true: at every operation from now on; false: no more
+function State:interrupt(flag) end
+
+---Closes the state; its finalizers run in this thread. A closed state: does nothing.
+---Raises concurrent_access when the state is busy, also from inside.
+function State:close() end
+
+---@return boolean owns whether this handle keeps the state alive
+function State:isowner() end
+
+return mtstates

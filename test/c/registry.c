@@ -1,0 +1,176 @@
+/*
+ * The registry under stress: every thread adds and removes records of its own and looks up those of
+ * all others, by id and by name. What a look-up finds is whole and stays so until it is released;
+ * in the end every record was destroyed once.
+ */
+#include "registry.h"
+#include "check.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { SLOTS = 64, THREADS_MAX = 65, NAMES = 100 };
+
+static const uint64_t WHOLE = 0x600dc0de600dc0deu, GONE = 0xdeadbeefdeadbeefu;
+
+struct item {
+    struct record record;
+    uint64_t mark;
+    char name[16];
+};
+
+static _Atomic int64_t published[THREADS_MAX][SLOTS]; /* ids that are, or lately were, in */
+static _Atomic long created, destroyed, hits, misses, ambiguous;
+static double deadline;
+static int threads;
+static uint64_t seed;
+
+static void destroy(struct record *r)
+{
+    struct item *item = (struct item *)r;
+    CHECK(item->mark == WHOLE);
+    item->mark = GONE;
+    atomic_fetch_add(&destroyed, 1);
+    free(item);
+}
+
+static struct item *add(uint64_t *random)
+{
+    struct item *item = malloc(sizeof *item);
+    CHECK(item != NULL);
+    item->mark = WHOLE;
+    snprintf(item->name, sizeof item->name, "name %d", (int)random_below(random, NAMES));
+    bool named = random_below(random, 4) != 0;
+    record_init(&item->record, named ? item->name : NULL, named ? strlen(item->name) : 0, destroy);
+    atomic_fetch_add(&created, 1);
+    CHECK(registry_add(&item->record));
+    return item;
+}
+
+static void look(uint64_t *random)
+{
+    struct record *r;
+    enum registry_result result;
+    char name[16];
+    bool by_name = random_below(random, 2);
+    int64_t id = atomic_load(
+        &published[random_below(random, (uint64_t)threads)][random_below(random, SLOTS)]);
+    snprintf(name, sizeof name, "name %d", (int)random_below(random, NAMES));
+    result = by_name ? registry_find_name(name, strlen(name), &r) : registry_find_id(id, &r);
+    if (result == REGISTRY_AMBIGUOUS)
+        atomic_fetch_add(&ambiguous, 1);
+    if (result == REGISTRY_UNKNOWN)
+        atomic_fetch_add(&misses, 1);
+    if (result != REGISTRY_FOUND)
+        return;
+    atomic_fetch_add(&hits, 1);
+    CHECK(((struct item *)r)->mark == WHOLE);
+    CHECK(by_name ? strcmp(r->name, name) == 0 : r->id == id);
+    record_release(r);
+}
+
+static void *stress(void *argument)
+{
+    int self = (int)(intptr_t)argument;
+    uint64_t random = seed * 31 + (uint64_t)self + 1;
+    struct item *items[SLOTS] = {NULL};
+    while (test_clock() < deadline) {
+        for (int i = 0; i < 100; i++) {
+            uint64_t slot = random_below(&random, SLOTS);
+            if (random_below(&random, 4) != 0) {
+                look(&random);
+            } else if (items[slot] == NULL) {
+                items[slot] = add(&random);
+                atomic_store(&published[self][slot], items[slot]->record.id);
+            } else {
+                struct record *r = &items[slot]->record;
+                int64_t id = r->id;
+                registry_remove(r);
+                registry_remove(r); /* does nothing */
+                struct record *found;
+                CHECK(registry_find_id(id, &found) == REGISTRY_UNKNOWN);
+                record_release(r);
+                items[slot] = NULL;
+            }
+        }
+    }
+    for (int i = 0; i < SLOTS; i++) {
+        if (items[i] != NULL) {
+            registry_remove(&items[i]->record);
+            record_release(&items[i]->record);
+        }
+    }
+    return NULL;
+}
+
+static void names_tell_one_from_many(void)
+{
+    struct item *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+    struct record *found;
+    CHECK(a != NULL && b != NULL);
+    a->mark = b->mark = WHOLE;
+    record_init(&a->record, "shared", 6, destroy);
+    record_init(&b->record, "shared", 6, destroy);
+    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_UNKNOWN);
+    CHECK(registry_add(&a->record));
+    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &a->record);
+    record_release(found);
+    CHECK(registry_add(&b->record));
+    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_AMBIGUOUS);
+    registry_remove(&a->record);
+    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &b->record);
+    record_release(found);
+    registry_remove(&b->record);
+    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_UNKNOWN);
+    atomic_fetch_add(&created, 2);
+    record_release(&a->record);
+    record_release(&b->record);
+}
+
+static void a_million_come_and_go_and_few_stay(void)
+{
+    uint64_t random = seed;
+    struct item *stays[100];
+    struct record *found;
+    for (int i = 0; i < 100; i++)
+        stays[i] = add(&random);
+    double start = test_clock();
+    for (int i = 0; i < 200000; i++) {
+        struct item *item = add(&random);
+        registry_remove(&item->record);
+        record_release(&item->record);
+    }
+    /* Tombstones that nobody clears would make this quadratic. */
+    CHECK(test_clock() - start < 20);
+    for (int i = 0; i < 100; i++) {
+        CHECK(registry_find_id(stays[i]->record.id, &found) == REGISTRY_FOUND);
+        record_release(found);
+        registry_remove(&stays[i]->record);
+        record_release(&stays[i]->record);
+    }
+}
+
+int main(void)
+{
+    CHECK(registry_init());
+    CHECK(registry_init());
+    seed = test_seed();
+    threads = test_threads() < THREADS_MAX ? test_threads() : THREADS_MAX;
+    names_tell_one_from_many();
+    a_million_come_and_go_and_few_stay();
+    deadline = test_clock() + test_seconds();
+    pthread_t ids[THREADS_MAX];
+    for (int i = 0; i < threads; i++)
+        CHECK(pthread_create(&ids[i], NULL, stress, (void *)(intptr_t)i) == 0);
+    for (int i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    for (int i = 0; i < 10 && atomic_load(&destroyed) != atomic_load(&created); i++)
+        names_tell_one_from_many(); /* each write frees what was removed before */
+    printf("%d threads, %ld records, %ld found, %ld unknown, %ld ambiguous\n", threads,
+           atomic_load(&created), atomic_load(&hits), atomic_load(&misses),
+           atomic_load(&ambiguous));
+    CHECK(atomic_load(&hits) > 0 && atomic_load(&misses) > 0 && atomic_load(&ambiguous) > 0);
+    CHECK(atomic_load(&created) - atomic_load(&destroyed) <= 2);
+    return 0;
+}

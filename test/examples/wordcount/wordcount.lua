@@ -1,0 +1,253 @@
+-- Counts the words of many files with a pool of luv threads over a larger number of states, each of
+-- them one shard of the index, and checks the result against a plain count in one thread.
+--
+--     lua5.4 wordcount.lua [--threads N] [--states M] [FILE or FOLDER ...]
+--
+-- Needs mtstates and luv on package.cpath. Exit status 0: the counts agree.
+local here = arg[0]:match("^(.*)/[^/]*$") or "."
+package.path = here .. "/?.lua;" .. package.path
+
+local mtstates = require("mtstates")
+local uv = require("luv")
+local words = require("words")
+
+local DEFAULT_PATHS = { "/usr/share/common-licenses", "/usr/share/doc" }
+local MOST_FREQUENT = 10
+
+local function usage(message)
+    io.stderr:write("wordcount: ", message, "\n",
+        "usage: lua5.4 wordcount.lua [--threads N] [--states M] [FILE or FOLDER ...]\n")
+    os.exit(2)
+end
+
+local function parse(arguments)
+    local options = { threads = #uv.cpu_info() + 1, states = 16, paths = {} }
+    local i = 1
+    while i <= #arguments do
+        local name = arguments[i]:match("^%-%-(%a+)$")
+        if not name then
+            table.insert(options.paths, arguments[i])
+            i = i + 1
+        elseif name == "threads" or name == "states" then
+            local value = math.tointeger(tonumber(arguments[i + 1]))
+            if not value or value < 1 or value > 200 then
+                usage("--" .. name .. " takes a number from 1 to 200")
+            end
+            options[name] = value
+            i = i + 2
+        else
+            usage("unknown option --" .. name)
+        end
+    end
+    if #options.paths == 0 then
+        for _, path in ipairs(DEFAULT_PATHS) do
+            if uv.fs_stat(path) then
+                table.insert(options.paths, path)
+            end
+        end
+    end
+    return options
+end
+
+-- Appends the files at and below `path`; what cannot be listed goes to `unreadable`.
+local function collect(path, files, unreadable)
+    local stat, message = uv.fs_stat(path)
+    if not stat then
+        table.insert(unreadable, message)
+    elseif stat.type == "directory" then
+        local entries, why = uv.fs_scandir(path)
+        if not entries then
+            table.insert(unreadable, why)
+            return
+        end
+        local names = {}
+        for name in uv.fs_scandir_next, entries do
+            table.insert(names, name)
+        end
+        table.sort(names)
+        for _, name in ipairs(names) do
+            local below = path:gsub("/$", "") .. "/" .. name
+            local kind = uv.fs_lstat(below)
+            if not (kind and kind.type == "link") then -- what a link names is counted where it is
+                collect(below, files, unreadable)
+            end
+        end
+    elseif stat.type == "file" and not path:match("%.gz$") then
+        table.insert(files, path)
+    end
+end
+
+-- A state that hands out the paths, one per call, and takes the workers' reports.
+local function make_queue(files)
+    return mtstates.newstate("wordcount queue", function(list)
+        local paths, given, finished = {}, 0, 0
+        local calls, refusals, unreadable = 0, 0, {}
+        for path in list:gmatch("[^\0]+") do
+            table.insert(paths, path)
+        end
+        local commands = {}
+        function commands.next()
+            given = given + 1
+            return paths[given]
+        end
+        function commands.unreadable(message)
+            table.insert(unreadable, message)
+        end
+        function commands.finished(worker_calls, worker_refusals)
+            finished = finished + 1
+            calls, refusals = calls + worker_calls, refusals + worker_refusals
+        end
+        function commands.progress()
+            return math.min(given, #paths), finished
+        end
+        function commands.report()
+            return calls, refusals, table.concat(unreadable, "\0")
+        end
+        return function(command, ...)
+            return commands[command](...)
+        end
+    end, table.concat(files, "\0"))
+end
+
+-- A state with one part of the index.
+local function make_shard(number)
+    return mtstates.newstate("wordcount shard " .. number, function()
+        local counts = {}
+        local commands = {}
+        function commands.add(batch)
+            for word, count in batch:gmatch("(%a+) (%d+)") do
+                counts[word] = (counts[word] or 0) + tonumber(count)
+            end
+        end
+        function commands.all()
+            local lines = {}
+            for word, count in pairs(counts) do
+                table.insert(lines, word .. " " .. math.tointeger(count))
+            end
+            return table.concat(lines, "\n")
+        end
+        return function(command, ...)
+            return commands[command](...)
+        end
+    end)
+end
+
+local function draw_progress(done, of)
+    local width = 40
+    local filled = of > 0 and done * width // of or width
+    io.stderr:write(("\r[%s%s] %d of %d files"):format(("#"):rep(filled), (" "):rep(width - filled),
+        done, of))
+end
+
+-- Runs the pool to its end, with a progress bar on a terminal. Returns the seconds it took.
+local function run_pool(options, queue, shards, file_count)
+    local ids, threads = {}, {}
+    for i, shard in ipairs(shards) do
+        ids[i] = shard:id()
+    end
+    local start = uv.hrtime()
+    for i = 1, options.threads do
+        threads[i] = assert(uv.new_thread(function(path, cpath, queue_id, id_list)
+            package.path, package.cpath = path, cpath
+            local shard_ids = {}
+            for id in id_list:gmatch("%d+") do
+                table.insert(shard_ids, math.tointeger(id))
+            end
+            require("worker").run(queue_id, table.unpack(shard_ids))
+        end, package.path, package.cpath, queue:id(), table.concat(ids, " ")))
+    end
+    local shows_progress = uv.guess_handle(2) == "tty"
+    repeat
+        uv.sleep(20)
+        local _, done, finished = queue:tcall(math.huge, "progress")
+        if shows_progress then
+            draw_progress(done, file_count)
+        end
+    until finished == options.threads
+    for _, thread in ipairs(threads) do
+        thread:join()
+    end
+    if shows_progress then
+        io.stderr:write("\n")
+    end
+    return (uv.hrtime() - start) / 1e9
+end
+
+local function merged_index(shards)
+    local index, total = {}, 0
+    for _, shard in ipairs(shards) do
+        for word, count in shard:call("all"):gmatch("(%a+) (%d+)") do
+            index[word] = math.tointeger(tonumber(count))
+            total = total + index[word]
+        end
+    end
+    return index, total
+end
+
+local function plain_index(files)
+    local index, total = {}, 0
+    for _, path in ipairs(files) do
+        total = total + words.count(words.read(path) or "", index)
+    end
+    return index, total
+end
+
+local function count_keys(t)
+    local count = 0
+    for _ in pairs(t) do
+        count = count + 1
+    end
+    return count
+end
+
+local function same_index(a, b)
+    for word, count in pairs(a) do
+        if b[word] ~= count then
+            return false
+        end
+    end
+    return count_keys(a) == count_keys(b)
+end
+
+local function print_most_frequent(index)
+    local ranking = {}
+    for word in pairs(index) do
+        table.insert(ranking, word)
+    end
+    table.sort(ranking, function(a, b)
+        return index[a] > index[b] or index[a] == index[b] and a < b
+    end)
+    for i = 1, math.min(MOST_FREQUENT, #ranking) do
+        print(("%9d  %s"):format(index[ranking[i]], ranking[i]))
+    end
+end
+
+local options = parse(arg)
+local files, unreadable = {}, {}
+for _, path in ipairs(options.paths) do
+    collect(path, files, unreadable)
+end
+local queue, shards = make_queue(files), {}
+for i = 1, options.states do
+    shards[i] = make_shard(i)
+end
+print(("%d files, %d threads, %d states"):format(#files, options.threads, options.states))
+local seconds = run_pool(options, queue, shards, #files)
+local calls, refusals, messages = queue:call("report")
+for message in messages:gmatch("[^\0]+") do
+    table.insert(unreadable, message)
+end
+for _, message in ipairs(unreadable) do
+    print("skipped " .. message)
+end
+local index, total = merged_index(shards)
+print_most_frequent(index)
+print(("%d words, %d different, in %.2f s: %.0f calls per second, %d refusals"):format(
+    total, count_keys(index), seconds, calls / seconds, refusals))
+
+local plain, plain_total = plain_index(files)
+if plain_total ~= total or not same_index(plain, index) then
+    print("DIFFERENT from a plain count, which finds " .. plain_total .. " words")
+    os.exit(1)
+end
+print("the same as a plain count in one thread")

@@ -1,0 +1,73 @@
+-- One thread of the pool: takes files from the queue, counts their words, and brings the counts to the
+-- shards. A shard that another thread is using refuses; then the worker goes on with the next shard,
+-- or the next file, and comes back later.
+local mtstates = require("mtstates")
+local words = require("words")
+
+local worker = {}
+
+-- `counts`, as one text of "word count" lines for each shard.
+local function batches_of(counts, shards)
+    local batches = {}
+    for word, count in pairs(counts) do
+        local shard = words.shard(word, shards)
+        local batch = batches[shard] or {}
+        batch[#batch + 1] = word .. " " .. count
+        batches[shard] = batch
+    end
+    for shard, lines in pairs(batches) do
+        batches[shard] = table.concat(lines, "\n")
+    end
+    return batches
+end
+
+-- Tries each pending batch once; what is refused stays. Returns calls and refusals.
+local function deliver(pending, shards)
+    local calls, refusals = 0, 0
+    for i = #pending, 1, -1 do
+        local shard = shards[pending[i].shard]
+        local ok, message = pcall(shard.call, shard, "add", pending[i].batch)
+        if ok then
+            calls = calls + 1
+            table.remove(pending, i)
+        elseif message:match(mtstates.error.concurrent_access) then
+            refusals = refusals + 1
+        else
+            error(message, 0)
+        end
+    end
+    return calls, refusals
+end
+
+-- `queue_id`: a state that gives the next path and takes reports; `...`: the shards' ids.
+function worker.run(queue_id, ...)
+    local queue = mtstates.state(queue_id)
+    local shards = {}
+    for i, id in ipairs({ ... }) do
+        shards[i] = mtstates.state(id)
+    end
+    local pending, calls, refusals = {}, 0, 0
+    local _, path = queue:tcall(math.huge, "next")
+    while path do
+        local text, message = words.read(path)
+        local counts = {}
+        if text then
+            words.count(text, counts)
+        else
+            queue:tcall(math.huge, "unreadable", message)
+        end
+        for shard, batch in pairs(batches_of(counts, #shards)) do
+            pending[#pending + 1] = { shard = shard, batch = batch }
+        end
+        local done, refused = deliver(pending, shards)
+        calls, refusals = calls + done + 1, refusals + refused
+        _, path = queue:tcall(math.huge, "next")
+    end
+    for _, left in ipairs(pending) do -- nothing else to do: now it may wait
+        shards[left.shard]:tcall(math.huge, "add", left.batch)
+        calls = calls + 1
+    end
+    queue:tcall(math.huge, "finished", calls, refusals)
+end
+
+return worker

@@ -1,0 +1,228 @@
+local mtstates = require("mtstates")
+local support = require("support")
+
+local function echo()
+    return function(...)
+        return ...
+    end
+end
+
+local function closed(f, ...)
+    assert.matches("^" .. mtstates.error.object_closed, support.error_of(f, ...))
+end
+
+describe("a handle", function()
+    it("shows address, name and id, with control bytes escaped", function()
+        local state = mtstates.newstate('a"b\\c\n\0\127', echo)
+        assert.matches('^mtstates%.state: 0x%x+ %(name="a\\"b\\\\c\\010\\000\\127",id='
+            .. state:id() .. "%)$", tostring(state))
+        assert.matches("^mtstates%.state: 0x%x+ %(id=%d+%)$", tostring(mtstates.newstate(echo)))
+    end)
+
+    it("equals another handle of the same state, and nothing else", function()
+        local state = mtstates.newstate(echo)
+        assert.is_true(state == mtstates.state(state:id()))
+        assert.is_false(state == mtstates.newstate(echo))
+        assert.is_false(state == io.stdout)
+        assert.is_false(state == 1)
+    end)
+
+    it("keeps its metatable to itself", function()
+        assert.equal("mtstates.state", getmetatable(mtstates.newstate(echo)))
+    end)
+
+    it("given up by <close> is closed for use, and the state goes with its last owner", function()
+        local state, id
+        do
+            local h <close> = mtstates.newstate("scoped", echo)
+            state, id = h, h:id()
+            local other <close> = mtstates.state(id)
+            assert.equal(state, other)
+        end
+        closed(state.call, state)
+        closed(state.id, state)
+        assert.equal("mtstates.state: (given up)", tostring(state))
+        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
+    end)
+
+    it("that does not own does not keep the state", function()
+        local state = mtstates.newstate(echo)
+        local weak = mtstates.state(state:id())
+        state = nil -- luacheck: ignore
+        collectgarbage()
+        collectgarbage()
+        closed(weak.call, weak)
+    end)
+end)
+
+describe("close", function()
+    it("closes the state for every handle, and takes id and name away", function()
+        local state = mtstates.newstate("to close", echo)
+        local id, other = state:id(), mtstates.state("to close")
+        other:close()
+        for _, h in ipairs({ state, other }) do
+            for _, method in ipairs({ "call", "id", "name", "isowner", "interrupt" }) do
+                closed(h[method], h)
+            end
+            closed(h.tcall, h, 0)
+            closed(h.tcall, h, 1)
+            closed(h)
+        end
+        for _, key in ipairs({ id, "to close" }) do
+            assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, key))
+        end
+        assert.matches('name="to close"', tostring(state))
+    end)
+
+    it("does nothing to a closed state", function()
+        local state = mtstates.newstate(echo)
+        assert.equal(0, select("#", state:close()))
+        state:close()
+    end)
+
+    it("meets concurrent_access while the state is busy elsewhere, and closes nothing", function()
+        local busy, release = support.busy_state()
+        assert.matches("^" .. mtstates.error.concurrent_access, support.error_of(busy.close, busy))
+        release()
+        assert.equal("done", busy:call())
+    end)
+
+    it("meets concurrent_access from inside the state, also nested", function()
+        local state = mtstates.newstate("suicidal", function()
+            local mt = require("mtstates")
+            return function(nested)
+                if nested then
+                    return mt.state("suicidal"):call(false)
+                end
+                return pcall(mt.state("suicidal").close, mt.state("suicidal"))
+            end
+        end)
+        for _, nested in ipairs({ false, true }) do
+            local ok, message = state:call(nested)
+            assert.is_false(ok)
+            assert.matches("^" .. mtstates.error.concurrent_access, message)
+        end
+        state:close()
+    end)
+
+    it("runs the state's finalizers, which may use other states but not their own", function()
+        local log = mtstates.newstate("finalizer log", function()
+            local lines = {}
+            return function(line)
+                lines[#lines + 1] = line
+                return table.concat(lines, "; ")
+            end
+        end)
+        local state = mtstates.newstate("finalized", function()
+            local mt = require("mtstates")
+            return function()
+                local own = mt.state("finalized")
+                keep = setmetatable({}, { -- luacheck: ignore
+                    __gc = function()
+                        local say = mt.state("finalizer log")
+                        say:call("gc")
+                        for _, method in ipairs({ "call", "close" }) do
+                            local _, message = pcall(own[method], own)
+                            say:call(message:match("error%.[%a_]+"))
+                        end
+                        say:call(tostring(pcall(mt.state, "finalized")))
+                        coroutine.wrap(function() end)()
+                    end,
+                })
+            end
+        end)
+        state:call()
+        state:close()
+        assert.equal("gc; error.object_closed; error.concurrent_access; false; end", log:call("end"))
+    end)
+end)
+
+describe("a finalizer that runs as its state closes", function()
+    for _, order in ipairs({ "before", "after" }) do
+        it("may make states, which go with it (object made " .. order .. " mtstates is loaded)", function()
+            local maker = mtstates.newstate(function(made)
+                if made == "after" then
+                    require("mtstates")
+                end
+                keep = setmetatable({}, { -- luacheck: ignore
+                    __gc = function()
+                        local mt = require("mtstates")
+                        made_last = mt.newstate("made last", function() -- luacheck: ignore
+                            return function() end
+                        end)
+                        found_last = mt.state("made last") -- luacheck: ignore
+                    end,
+                })
+                require("mtstates")
+                return function() end
+            end, order)
+            maker:close()
+            assert.matches("^" .. mtstates.error.unknown_object,
+                support.error_of(mtstates.state, "made last"))
+        end)
+    end
+end)
+
+describe("the last owning handle", function()
+    it("closes an idle state there and then", function()
+        local log = mtstates.newstate("owner log", function()
+            local count = 0
+            return function(n)
+                count = count + n
+                return count
+            end
+        end)
+        local state = mtstates.newstate(function() -- luacheck: ignore
+            local mt = require("mtstates")
+            keep = setmetatable({}, { -- luacheck: ignore
+                __gc = function() mt.state("owner log"):call(1) end,
+            })
+            return function() end
+        end)
+        assert.equal(0, log:call(0))
+        state = nil -- luacheck: ignore
+        collectgarbage()
+        collectgarbage()
+        assert.equal(1, log:call(0))
+    end)
+
+    it("lets the thread inside close a busy state, and nobody new in", function()
+        local busy, release = support.busy_state("abandoned") -- luacheck: ignore
+        local weak = mtstates.state("abandoned")
+        local id = busy:id()
+        busy = nil -- luacheck: ignore
+        collectgarbage()
+        collectgarbage()
+        closed(weak.call, weak)
+        closed(weak.tcall, weak, 5)
+        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
+        assert.matches("^" .. mtstates.error.unknown_object,
+            support.error_of(mtstates.state, "abandoned"))
+        assert.same({ true, "done" }, { release() })
+        closed(weak.call, weak)
+    end)
+
+    it("may go while its own state runs", function()
+        local holder = mtstates.newstate("holder", function()
+            local mt = require("mtstates")
+            local child = mt.newstate("child", function() -- luacheck: ignore
+                local m = require("mtstates")
+                return function(text)
+                    m.state("holder"):call("drop")
+                    return text
+                end
+            end)
+            return function(what)
+                if what == "drop" then
+                    child = nil
+                    collectgarbage()
+                    collectgarbage()
+                    return
+                end
+                return mt.state("child"):call(what)
+            end
+        end)
+        assert.equal("still here", holder:call("still here"))
+        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "child"))
+    end)
+end)

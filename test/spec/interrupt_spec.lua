@@ -1,0 +1,210 @@
+local mtstates = require("mtstates")
+local support = require("support")
+local uv = require("luv")
+
+local function looping(name)
+    return mtstates.newstate(name, function()
+        return function(how)
+            local function forever()
+                while true do
+                end
+            end
+            if how == "loop" then
+                forever()
+            elseif how == "coroutine" then
+                coroutine.wrap(forever)()
+            elseif how == "resumed coroutine" then
+                error(select(2, coroutine.resume(coroutine.create(forever))), 0)
+            elseif how == "coroutine in a coroutine" then
+                coroutine.wrap(function()
+                    coroutine.wrap(forever)()
+                end)()
+            elseif how == "coroutine that closes" then
+                local co = coroutine.create(function()
+                    local _ <close> = setmetatable({}, { __close = forever })
+                    coroutine.yield()
+                end)
+                coroutine.resume(co)
+                error(select(2, coroutine.close(co)), 0)
+            elseif how == "calls" then
+                while true do
+                    math.abs(1)
+                end
+            elseif how == "pcall" then
+                local ok, message = pcall(forever)
+                return ok, message
+            elseif how == "C" then
+                os.execute("sleep 0.3")
+                return "not interrupted"
+            end
+            return how
+        end
+    end)
+end
+
+-- Sends interrupt(...) to the state from another thread in a moment.
+local function interrupt_soon(state, flag)
+    return support.thread(function(id, has_flag, value)
+        require("luv").sleep(50)
+        local target = require("mtstates").state(id)
+        if has_flag then
+            target:interrupt(value)
+        else
+            target:interrupt()
+        end
+    end, state:id(), flag ~= nil, flag)
+end
+
+describe("interrupt", function()
+    for _, how in ipairs({ "loop", "coroutine", "resumed coroutine", "coroutine in a coroutine",
+        "coroutine that closes", "calls", "C" }) do
+        it("stops code that is busy with: " .. how, function()
+            local state = looping()
+            local thread = interrupt_soon(state)
+            local message = support.error_of(state.call, state, how)
+            assert.matches("^" .. mtstates.error.invoking_state, message)
+            assert.matches(mtstates.error.interrupted, message)
+            thread.join()
+            assert.equal("idle again", state:call("idle again"))
+        end)
+    end
+
+    it("raises a string that begins with its name", function()
+        local state = looping()
+        local thread = interrupt_soon(state)
+        local ok, message = state:call("pcall")
+        thread.join()
+        assert.is_false(ok)
+        assert.equal(mtstates.error.interrupted, message)
+    end)
+
+    it("strikes an idle state at the next call, once", function()
+        local state = looping()
+        state:interrupt()
+        state:interrupt(nil)
+        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state, "x"))
+        assert.equal("x", state:call("x"))
+    end)
+
+    it("with true strikes at every operation until false", function()
+        local state = looping()
+        state:interrupt(true)
+        for _ = 1, 3 do
+            assert.matches(mtstates.error.interrupted, support.error_of(state.call, state, "pcall"))
+        end
+        state:interrupt()
+        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state, "x"))
+        state:interrupt(false)
+        assert.equal("x", state:call("x"))
+        state:interrupt()
+        state:interrupt(false)
+        assert.equal("x", state:call("x"))
+    end)
+
+    it("with true stops code that catches errors", function()
+        local state = mtstates.newstate(function()
+            return function()
+                while true do
+                    pcall(function()
+                        while true do
+                        end
+                    end)
+                end
+            end
+        end)
+        local thread = interrupt_soon(state, true)
+        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state))
+        thread.join()
+    end)
+
+    it("leaves a debug hook of the state's own code in place", function()
+        local state = mtstates.newstate(function()
+            local count = 0
+            debug.sethook(function() count = count + 1 end, "", 1)
+            return function(what)
+                if what == "loop" then
+                    while true do
+                    end
+                end
+                return count, debug.gethook() ~= nil
+            end
+        end)
+        local before = state:call()
+        local thread = interrupt_soon(state)
+        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state, "loop"))
+        thread.join()
+        local after, hooked = state:call()
+        assert.is_true(hooked)
+        assert.is_true(after > before)
+    end)
+
+    it("raises object_closed on a closed state", function()
+        local state = looping()
+        state:close()
+        assert.matches("^" .. mtstates.error.object_closed, support.error_of(state.interrupt, state))
+    end)
+
+    it("refuses flags that are no booleans", function()
+        local state = looping()
+        for _, value in ipairs({ 1, "true", {} }) do
+            assert.matches("bad argument #1 to 'interrupt' %(boolean or nil expected, got",
+                support.error_of(function() state:interrupt(value) end))
+        end
+        assert.equal("x", state:call("x"))
+    end)
+
+    it("may come at any moment of a state's life", function()
+        local board = mtstates.newstate("interrupted at any moment", function()
+            local id
+            return function(value)
+                if value ~= nil then
+                    id = value
+                end
+                return id
+            end
+        end)
+        local thread = support.thread(function()
+            local mt = require("mtstates")
+            local board_handle = mt.state("interrupted at any moment")
+            local sent = 0
+            while true do
+                local _, id = board_handle:tcall(math.huge)
+                if id == false then
+                    return sent
+                elseif id and pcall(function() mt.state(id):interrupt() end) then
+                    sent = sent + 1
+                end
+            end
+        end)
+        local deadline = uv.hrtime() + 0.5e9
+        local interrupted, rounds = 0, 0
+        while uv.hrtime() < deadline do
+            local state = mtstates.newstate(function()
+                return function()
+                    local t = {}
+                    for i = 1, 50 do
+                        t[i] = coroutine.wrap(function()
+                            local inner = coroutine.wrap(function() return { i } end)
+                            return pcall(inner)
+                        end)()
+                    end
+                    return #t
+                end
+            end)
+            board:tcall(math.huge, state:id())
+            for _ = 1, 5 do
+                local ok, message = pcall(state.call, state)
+                if not ok then
+                    assert.matches(mtstates.error.interrupted, message)
+                    interrupted = interrupted + 1
+                end
+            end
+            state:close()
+            rounds = rounds + 1
+        end
+        board:tcall(math.huge, false)
+        local ok, sent = thread.join()
+        assert.is_true(ok, sent)
+        assert.is_true(rounds > 0 and sent > 0)
+    end)
+end)

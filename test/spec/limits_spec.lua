@@ -1,0 +1,165 @@
+local mtstates = require("mtstates")
+local support = require("support")
+
+-- A state that calls the next one when it is called; the last of `count` calls the first.
+local function ring(prefix, count)
+    local states = {}
+    for i = 1, count do
+        states[i] = mtstates.newstate(prefix .. i, false, function(next_name)
+            local mt = require("mtstates")
+            local next_state
+            return function(depth)
+                next_state = next_state or mt.state(next_name)
+                return next_state:call(depth + 1)
+            end
+        end, prefix .. (i % count + 1))
+    end
+    return states
+end
+
+describe("recursion without end", function()
+    for _, case in ipairs({ { 1, "through one state" }, { 2, "through two in turn" },
+        { 10000, "through ten thousand in a row" } }) do
+        it(case[2] .. " ends in a Lua error, and all stay usable", function()
+            local states = ring("ring of " .. case[1] .. " ", case[1])
+            for _ = 1, 2 do
+                local message = support.error_of(states[1].call, states[1], 0)
+                assert.matches("stack overflow", message)
+                assert.matches("^" .. mtstates.error.invoking_state, message)
+            end
+            for i = 1, #states, 97 do
+                assert.is_string(support.error_of(states[i].call, states[i], "x"))
+            end
+        end)
+    end
+
+    it("through setups ends in a Lua error", function()
+        local code = [[
+            local code = ...
+            return require("mtstates").newstate(nil, false, code, code) and function() end
+        ]]
+        assert.matches("stack overflow", support.error_of(mtstates.newstate, nil, false, code, code))
+    end)
+
+    it("ends in a Lua error before a small thread's C stack does", function()
+        local thread = assert(require("luv").new_thread({ stack_size = 256 * 1024 }, function()
+            local mt = require("mtstates")
+            local result = mt.state("small stack result")
+            local states = {}
+            for i = 1, 50 do
+                states[i] = mt.newstate("small " .. i, false, function(next_name)
+                    local m = require("mtstates")
+                    return function()
+                        return m.state(next_name):call()
+                    end
+                end, "small " .. (i % 50 + 1))
+            end
+            local ok, message = pcall(states[1].call, states[1])
+            result:call(ok, message)
+        end))
+        local result = mtstates.newstate("small stack result", function()
+            local ok, message
+            return function(...)
+                if select("#", ...) > 0 then
+                    ok, message = ...
+                end
+                return ok, message
+            end
+        end)
+        thread:join()
+        local ok, message = result:call()
+        assert.is_false(ok)
+        assert.matches("stack overflow", message)
+    end)
+end)
+
+describe("memory", function()
+    it("of 20000 states that a host with a heap of 100 MB drops stays within 100 MB", function()
+        local ballast = {}
+        for i = 1, 1000000 do
+            ballast[i] = { i }
+        end
+        collectgarbage()
+        collectgarbage()
+        assert.is_true(collectgarbage("count") > 80 * 1024)
+        local start, most = support.resident_mb(), 0
+        for i = 1, 20000 do
+            mtstates.newstate(function()
+                return function() end
+            end)
+            if i % 100 == 0 then
+                most = math.max(most, support.resident_mb() - start)
+            end
+        end
+        assert.is_true(#ballast > 0)
+        assert.is_true(most < 100, most)
+    end)
+
+    it("does not make a host collect that has stopped its collector", function()
+        local finalized = false
+        setmetatable({}, { __gc = function() finalized = true end })
+        collectgarbage("stop")
+        for _ = 1, 300 do
+            mtstates.newstate(function()
+                return function() end
+            end)
+        end
+        local early = finalized
+        collectgarbage("restart")
+        assert.is_false(early)
+    end)
+
+    it("of a state is the state's own: running out of it is out_of_memory for the caller", function()
+        local state = mtstates.newstate(function()
+            return function(n)
+                local file <close> = io.open("/dev/zero")
+                return #file:read(n)
+            end
+        end)
+        local message = support.error_of(state.call, state, 1 << 46)
+        assert.matches("^" .. mtstates.error.out_of_memory, message)
+        assert.equal(5, state:call(5))
+    end)
+end)
+
+describe("closing", function()
+    it("a chain of 20000 states that own each other needs no deep recursion", function()
+        local code = [[
+            local mt = require("mtstates")
+            local code, left = ...
+            local owned
+            return function(id)
+                owned = mt.newstate(nil, false, code, code)
+                return owned:id()
+            end
+        ]]
+        local head = mtstates.newstate(nil, false, code, code)
+        local id = head:id()
+        for _ = 2, 20000 do
+            id = mtstates.state(id):call()
+        end
+        local tail = mtstates.state(id)
+        assert.equal(id, tail:id())
+        head:close()
+        assert.matches("^" .. mtstates.error.object_closed, support.error_of(tail.id, tail))
+    end)
+
+    it("a ring of states that own each other does not crash", function()
+        local code = [[
+            local mt = require("mtstates")
+            local name = ...
+            local owned
+            return function(other, code)
+                owned = mt.singleton(other, code, other)
+            end
+        ]]
+        local a = mtstates.newstate("ring a", code, "ring a")
+        a:call("ring b", code)
+        mtstates.state("ring b"):call("ring a", code)
+        a = nil -- luacheck: ignore
+        collectgarbage()
+        collectgarbage()
+        mtstates.state("ring a"):close() -- breaks the ring, which would leak
+        assert.is_false((pcall(mtstates.state, "ring b")))
+    end)
+end)

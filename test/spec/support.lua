@@ -1,0 +1,100 @@
+-- What several specs need: threads, waiting, measuring.
+local mtstates = require("mtstates")
+local uv = require("luv")
+
+local support = {}
+
+-- Waits until `condition` returns something true, and returns it; fails after ten seconds.
+function support.eventually(condition)
+    local deadline = uv.hrtime() + 10e9
+    repeat
+        local value = condition()
+        if value then
+            return value
+        end
+        uv.sleep(1)
+    until uv.hrtime() > deadline
+    error("waited for ten seconds", 2)
+end
+
+-- Runs `body(...)`, a function without upvalues, in a luv thread; join() gives `true, result` or
+-- `false, error`, the result being a scalar.
+function support.thread(body, ...)
+    local outcome = mtstates.newstate(function()
+        local ok, value
+        return function(...)
+            if select("#", ...) > 0 then
+                ok, value = ...
+            end
+            return ok, value
+        end
+    end)
+    local handle = assert(uv.new_thread(function(code, id, ...)
+        local mt = require("mtstates")
+        local report = mt.state(id)
+        local ok, value = pcall(load(code, "=thread", "b"), ...)
+        pcall(report.tcall, report, math.huge, ok, value) -- nobody may want to know any more
+    end, string.dump(body), outcome:id(), ...))
+    return {
+        join = function()
+            handle:join()
+            return outcome:call()
+        end,
+    }
+end
+
+-- A state that a luv thread keeps busy until `release` is called.
+function support.busy_state(name)
+    local gate = mtstates.newstate(function()
+        local state = { inside = false, open = false }
+        return function(key, value)
+            if value ~= nil then
+                state[key] = value
+            end
+            return state[key]
+        end
+    end)
+    local busy = mtstates.newstate(name, function(gate_id)
+        local mt, luv = require("mtstates"), require("luv")
+        local handle = mt.state(gate_id)
+        return function(command)
+            if command == "wait" then
+                handle:tcall(math.huge, "inside", true)
+                while not select(2, handle:tcall(math.huge, "open")) do
+                    luv.sleep(2)
+                end
+            end
+            return "done"
+        end
+    end, gate:id())
+    local thread = support.thread(function(id)
+        return require("mtstates").state(id):call("wait")
+    end, busy:id())
+    support.eventually(function()
+        local ok, inside = gate:tcall(1, "inside")
+        return ok and inside
+    end)
+    return busy, function()
+        gate:tcall(math.huge, "open", true)
+        return thread.join()
+    end
+end
+
+-- Resident memory of this process in MB.
+function support.resident_mb()
+    for line in io.lines("/proc/self/status") do
+        local kb = line:match("^VmRSS:%s+(%d+)")
+        if kb then
+            return tonumber(kb) / 1024
+        end
+    end
+end
+
+-- The message of the error that `f(...)` raises.
+function support.error_of(f, ...)
+    local ok, message = pcall(f, ...)
+    assert(not ok, "no error was raised")
+    return message
+end
+
+return support
