@@ -1,7 +1,9 @@
 # Small helpers, so that each target is one line.
 
+# The excepted warning is about <sys/sdt.h>.
 set(MTSTATES_WARNINGS
     -Wall -Wextra -Wpedantic -Wshadow -Wcast-align -Wundef -Wvla
+    $<$<C_COMPILER_ID:Clang,AppleClang>:-Wno-gnu-zero-variadic-macro-arguments>
     $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition>)
 
 # Flags of everything that we compile ourselves.

@@ -39,7 +39,7 @@ struct state {
 
 static inline struct state *state_of_record(struct record *r)
 {
-    return (struct state *)((char *)r - offsetof(struct state, record));
+    return (void *)((char *)r - offsetof(struct state, record));
 }
 
 /*
