@@ -1,0 +1,120 @@
+/*
+ * Threads that end without returning: from inside a callback, and from inside a singleton's setup.
+ * Only the state they were in stays busy, and nobody waits for them.
+ */
+#include "check.h"
+#include "mtstates.h"
+
+#include <lauxlib.h>
+#include <lualib.h>
+#include <pthread.h>
+
+static int die(lua_State *L)
+{
+    (void)L;
+    pthread_exit(NULL);
+}
+
+static int open_die(lua_State *L)
+{
+    lua_pushcfunction(L, die);
+    return 1;
+}
+
+static lua_State *open_lua(void)
+{
+    lua_State *L = luaL_newstate();
+    CHECK(L != NULL);
+    luaL_openlibs(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE); /* states inherit these */
+    lua_pushcfunction(L, luaopen_mtstates);
+    lua_setfield(L, -2, "mtstates");
+    lua_pushcfunction(L, open_die);
+    lua_setfield(L, -2, "die");
+    lua_settop(L, 0);
+    return L;
+}
+
+static void run(lua_State *L, const char *code)
+{
+    if (luaL_dostring(L, code) != LUA_OK) {
+        fprintf(stderr, "%s\n", lua_tostring(L, -1));
+        exit(1);
+    }
+}
+
+struct job {
+    lua_State *L; /* closed by who joins, since a dying thread cannot */
+    const char *code;
+};
+
+static void *work(void *argument)
+{
+    struct job *job = argument;
+    run(job->L, job->code);
+    return NULL;
+}
+
+static void start(pthread_t *thread, struct job *job, const char *code)
+{
+    job->L = open_lua();
+    job->code = code;
+    CHECK(pthread_create(thread, NULL, work, job) == 0);
+}
+
+static void a_thread_that_dies_inside_a_state_leaves_only_that_one_busy(void)
+{
+    lua_State *L = open_lua();
+    pthread_t thread;
+    struct job job;
+    run(L, "mt = require('mtstates')\n"
+           "deadly = mt.newstate('deadly', function() local die = require('die')\n"
+           "  return function() die() end end)\n"
+           "other = mt.newstate('other', function() return function() return 'fine' end end)\n");
+    start(&thread, &job, "require('mtstates').state('deadly'):call()");
+    pthread_join(thread, NULL);
+    lua_close(job.L);
+    start(&thread, &job, "assert(require('mtstates').state('other'):call() == 'fine')");
+    pthread_join(thread, NULL); /* likely at the dead thread's address, and with its records */
+    lua_close(job.L);
+    for (int i = 0; i < 3; i++) {
+        start(&thread, &job,
+              "local mt = require('mtstates')\n"
+              "local state = mt.state('deadly')\n"
+              "local ok, message = pcall(state.call, state)\n"
+              "assert(not ok and message:match(mt.error.concurrent_access), message)\n"
+              "assert(state:tcall(0.01) == false)\n"
+              "ok, message = pcall(state.close, state)\n"
+              "assert(not ok and message:match(mt.error.concurrent_access), message)\n"
+              "state:interrupt()");
+        pthread_join(thread, NULL);
+        lua_close(job.L);
+    }
+    run(L, "assert(other:call() == 'fine')");
+    lua_close(L);
+}
+
+static void a_maker_that_dies_in_setup_makes_room_for_the_next(void)
+{
+    pthread_t first, second;
+    struct job first_job, second_job;
+    start(&first, &first_job,
+          "require('mtstates').singleton('orphan', function()\n"
+          "  os.execute('sleep 0.2') require('die')() end)");
+    usleep(100000);
+    start(&second, &second_job,
+          "local state = require('mtstates').singleton('orphan', function()\n"
+          "  return function() return 'second' end end)\n"
+          "assert(state:call() == 'second')");
+    pthread_join(first, NULL);
+    pthread_join(second, NULL);
+    lua_close(first_job.L);
+    lua_close(second_job.L);
+}
+
+int main(void)
+{
+    a_thread_that_dies_inside_a_state_leaves_only_that_one_busy();
+    a_maker_that_dies_in_setup_makes_room_for_the_next();
+    return 0;
+}

@@ -1,0 +1,66 @@
+-- How a whole process ends. Each case is a script of its own.
+local function exit_status(script)
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write(script)
+    file:close()
+    local _, how, status = os.execute("lua5.4 " .. path .. " 2>" .. path .. ".err")
+    local errors = assert(io.open(path .. ".err"))
+    local text = errors:read("a")
+    errors:close()
+    os.remove(path)
+    os.remove(path .. ".err")
+    return how .. " " .. status .. " " .. text
+end
+
+local PROLOGUE = [[
+    local mt, uv = require("mtstates"), require("luv")
+    local states = {}
+    for i = 1, 4 do
+        states[i] = mt.newstate("state " .. i, function()
+            local mt = require("mtstates")
+            local child = mt.newstate(function() return function() end end)
+            return function(seconds)
+                local t, deadline = {}, os.clock() + seconds
+                while os.clock() < deadline do
+                    t[#t + 1] = { #t }
+                    child:call(#t)
+                end
+            end
+        end)
+    end
+    for i = 1, 3 do
+        uv.new_thread(function(name)
+            local mt = require("mtstates")
+            local state = mt.state(name)
+            while pcall(state.call, state, 0.01) do
+            end
+            require("luv").sleep(20)
+        end, "state " .. i)
+    end
+    uv.sleep(50)
+]]
+
+describe("a process whose threads are inside states", function()
+    for _, ending in ipairs({ "os.exit(7, true)", "os.exit(7, false)",
+        "states = nil collectgarbage() collectgarbage() uv.sleep(50) os.exit(7, true)",
+        "for _, s in ipairs(states) do pcall(s.close, s) end os.exit(7, true)" }) do
+        it("ends well by: " .. ending, function()
+            for _ = 1, 3 do
+                assert.equal("exit 7 ", exit_status(PROLOGUE .. ending))
+            end
+        end)
+    end
+
+    it("ends well when a state's own code calls os.exit", function()
+        for _, close in ipairs({ "false", "true" }) do
+            assert.equal("exit 7 ", exit_status(PROLOGUE .. [[
+                mt.newstate(function() return function() os.exit(7, ]] .. close .. [[) end end):call()
+            ]]))
+        end
+    end)
+
+    it("ends well at the end of its script", function()
+        assert.equal("exit 0 ", exit_status(PROLOGUE))
+    end)
+end)
