@@ -90,6 +90,31 @@ static void a_wait_ends_in_time(void)
     ownership_destroy(&o);
 }
 
+static void *wait_and_leave(void *argument)
+{
+    struct ownership *o = argument;
+    uint64_t number = thread_self()->number;
+    CHECK(ownership_enter_wait(o, number, NULL) == ENTRY_ENTERED);
+    usleep(100000);
+    CHECK(ownership_leave(o, number));
+    return NULL;
+}
+
+static void who_has_waited_long_is_handed_the_state(void)
+{
+    struct ownership o;
+    pthread_t waiter;
+    uint64_t number = thread_self()->number;
+    CHECK(ownership_init(&o, number));
+    CHECK(pthread_create(&waiter, NULL, wait_and_leave, &o) == 0);
+    usleep(50000);
+    CHECK(ownership_leave(&o, number));
+    CHECK(ownership_enter(&o, number) == ENTRY_BUSY); /* sooner than the waiter can wake */
+    pthread_join(waiter, NULL);
+    CHECK(ownership_enter(&o, number) == ENTRY_ENTERED);
+    ownership_destroy(&o);
+}
+
 /* ---- at random ---- */
 
 static struct ownership shared;
@@ -180,6 +205,7 @@ int main(void)
     a_closed_state_stays_closed();
     an_abandoned_state_is_closed_by_who_is_inside();
     a_wait_ends_in_time();
+    who_has_waited_long_is_handed_the_state();
     seed = test_seed();
     for (int i = 0; i < 3; i++, seed++)
         round_of_stress(test_threads() < THREADS_MAX ? test_threads() : THREADS_MAX);
