@@ -244,27 +244,6 @@ static int raise_refused_result(struct call *c, int number, const char *type)
                         number);
 }
 
-/* In the target, protected: copies the arguments and calls the callback. */
-static int copy_and_call(lua_State *target)
-{
-    struct call *c = lua_touserdata(target, 1);
-    int count = c->last - c->first + 1;
-    luaL_checkstack(target, count, "too many arguments");
-    for (int i = c->first; i <= c->last; i++)
-        value_copy(c->host, i, target);
-    lua_call(target, count, LUA_MULTRET);
-    return lua_gettop(target) - 1;
-}
-
-static int run_allocating(struct stay *s)
-{
-    lua_settop(s->target, s->base);
-    lua_pushcfunction(s->target, copy_and_call);
-    lua_pushlightuserdata(s->target, s->call);
-    lua_pushvalue(s->target, s->base);
-    return lua_pcall(s->target, 2, LUA_MULTRET, s->base - 1);
-}
-
 /* Results of which some are strings. [-0, +count, e] on the host */
 static int __attribute__((noinline)) return_allocating(struct stay *s, int first, int last)
 {
@@ -314,12 +293,28 @@ static int stay_fail(struct stay *s, int status)
     return copied == LUA_OK ? call_raise(c->host, c->state, status) : lua_error(c->host);
 }
 
+/*
+ * Copies a string argument outside of any protected call, which would cost as much as the string.
+ * The push allocates the string object, at most STRING_OVERHEAD more than its bytes, which the
+ * arena has reserved; and perhaps it grows the table of short strings, which Lua does without when
+ * it cannot, or runs finalizers, which are protected. CROSSING_ALLOCATES: no memory.
+ */
+static enum crossing copy_string(lua_State *host, int index, struct state *s)
+{
+    enum { STRING_OVERHEAD = 64 };
+    size_t length;
+    const char *bytes = lua_tolstring(host, index, &length);
+    if (!arena_reserve(&s->arena, length + STRING_OVERHEAD))
+        return CROSSING_ALLOCATES;
+    lua_pushlstring(s->target, bytes, length);
+    return CROSSING_DONE;
+}
+
 /* Puts the callback and the arguments on the target and runs it. [-0, +n, e] on the host */
 static int stay_run(struct stay *s)
 {
     struct call *c = s->call;
     int count = c->last - c->first + 1;
-    int status;
     c->self->depth++;
     PROBE_STATE(call_enter, c->state);
     if (!lua_checkstack(s->target, count + LUA_MINSTACK)) {
@@ -327,19 +322,17 @@ static int stay_run(struct stay *s)
         return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
     }
     lua_pushvalue(s->target, s->base);
-    int i = c->first;
-    while (i <= c->last && value_copy_plain(c->host, i, s->target) == CROSSING_DONE)
-        i++;
-    if (i > c->last) {
-        status = lua_pcall(s->target, count, LUA_MULTRET, s->base - 1);
-    } else {
-        int refused = value_find_refused(c->host, i, c->last);
-        if (refused != 0) {
+    for (int i = c->first; i <= c->last; i++) {
+        enum crossing crossing = value_copy_plain(c->host, i, s->target);
+        if (crossing == CROSSING_ALLOCATES)
+            crossing = copy_string(c->host, i, c->state);
+        if (__builtin_expect(crossing != CROSSING_DONE, 0)) {
             stay_end(s);
-            return raise_refused_argument(c, refused);
+            return crossing == CROSSING_REFUSED ? raise_refused_argument(c, i)
+                                                : call_raise(c->host, c->state, LUA_ERRMEM);
         }
-        status = run_allocating(s);
     }
+    int status = lua_pcall(s->target, count, LUA_MULTRET, s->base - 1);
     return status == LUA_OK ? stay_return(s) : stay_fail(s, status);
 }
 

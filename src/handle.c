@@ -41,17 +41,24 @@ static void stray_remove(struct handle *h)
     h->stray = NULL;
 }
 
-/* Drops what the handle has of its state. */
+/* The handle is of no more use, and no more an owner. */
 static void give_up(struct handle *h)
 {
     struct state *s = h->state;
-    stray_remove(h);
-    if (s == NULL)
-        return;
     h->state = NULL;
-    if (h->owns)
+    if (s != NULL && h->owns)
         state_disown(s, thread_self());
-    record_release(&s->record);
+}
+
+/* Drops all that the handle has. */
+static void finalize(struct handle *h)
+{
+    struct state *s = h->held;
+    stray_remove(h);
+    give_up(h);
+    h->held = NULL;
+    if (s != NULL)
+        record_release(&s->record);
 }
 
 struct handle *handle_new(lua_State *L, bool owns)
@@ -60,7 +67,7 @@ struct handle *handle_new(lua_State *L, bool owns)
     if (strays->closed)
         luaL_error(L, "this Lua state is closing");
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
-    h->state = NULL;
+    h->state = h->held = NULL;
     h->owns = owns;
     h->stray = NULL;
     lua_pushvalue(L, UPVALUE_METATABLE);
@@ -222,7 +229,7 @@ static enum interrupt_request check_request(lua_State *L)
 
 static int method_interrupt(lua_State *L)
 {
-    struct state *s = check_open(L, "interrupt");
+    struct state *s = check_state(L, "interrupt"); /* also one that is closed when it is left */
     if (!interrupt_send(&s->interrupt, check_request(L)))
         return raise_closed(L, s);
     return 0;
@@ -265,10 +272,15 @@ static int method_isowner(lua_State *L)
     return 1;
 }
 
-/* __gc and __close */
+static int meta_close(lua_State *L)
+{
+    give_up(check_handle(L, "__close"));
+    return 0;
+}
+
 static int meta_gc(lua_State *L)
 {
-    give_up(check_handle(L, "__gc"));
+    finalize(check_handle(L, "__gc"));
     return 0;
 }
 
@@ -300,8 +312,8 @@ static void push_metatable(lua_State *L)
         {"name", method_name},           {NULL, NULL},
     };
     static const luaL_Reg metamethods[] = {
-        {"__gc", meta_gc},     {"__close", meta_gc}, {"__tostring", meta_tostring},
-        {"__call", meta_call}, {"__eq", meta_eq},    {NULL, NULL},
+        {"__gc", meta_gc},     {"__close", meta_close}, {"__tostring", meta_tostring},
+        {"__call", meta_call}, {"__eq", meta_eq},       {NULL, NULL},
     };
     if (!luaL_newmetatable(L, HANDLE_TYPE))
         return;
@@ -319,7 +331,7 @@ static int strays_gc(lua_State *L)
 {
     struct strays *strays = lua_touserdata(L, 1);
     while (strays->first != NULL)
-        give_up(strays->first);
+        finalize(strays->first);
     strays->closed = true;
     return 0;
 }

@@ -18,11 +18,19 @@
 #define HANDLE_TYPE "mtstates.state"
 
 struct handle {
-    struct state *state; /* with a reference, and an owner if `owns`; NULL: given up, or none yet */
-    bool owns;
+    struct state *state; /* NULL: given up, or none yet */
+    bool owns;           /* has an owner's share of `state` */
+    struct state *held; /* has a reference, until the collector takes the handle: a method that runs
+                           may meet its own handle given up, and still needs the record */
     struct handle **stray; /* what points to this handle among the strays; NULL: it is not there */
     struct handle *next_stray;
 };
+
+/* Gives an empty handle its state, with the caller's reference, and owner if it owns. */
+static inline void handle_set(struct handle *h, struct state *s)
+{
+    h->state = h->held = s;
+}
 
 /* Pushes the two upvalues, made when the host does not have them yet. [-0, +2, m] */
 void handle_push_upvalues(lua_State *L);

@@ -4,7 +4,7 @@
 
 #include "interrupt.h"
 
-#include "alloc.h"
+#include "arena.h"
 #include "error.h"
 
 #include <sched.h>
@@ -44,20 +44,20 @@ struct interrupt *interrupt_of(lua_State *L)
     return i;
 }
 
-void interrupt_attach(struct interrupt *i, lua_State *target, struct alloc *alloc)
+void interrupt_attach(struct interrupt *i, lua_State *target, struct arena *arena)
 {
     memcpy(lua_getextraspace(target), &i, sizeof i);
     atomic_init(&i->request, INTERRUPT_NONE);
     atomic_init(&i->running, target);
-    i->alloc = alloc;
+    i->arena = arena;
     i->displaced.owner = NULL;
 }
 
 void interrupt_detach(struct interrupt *i)
 {
-    alloc_hold(i->alloc);
+    arena_hold(i->arena);
     atomic_store(&i->running, NULL);
-    alloc_release(i->alloc);
+    arena_release(i->arena);
 }
 
 static void on_hook(lua_State *L, lua_Debug *ar);
@@ -75,16 +75,21 @@ static void hook_set(struct interrupt *i, lua_State *L)
     lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
+/* Unless another request has come meanwhile, whose hook this is then. */
 static void hook_clear(struct interrupt *i, lua_State *L)
 {
-    alloc_hold(i->alloc);
+    arena_hold(i->arena);
+    if (interrupt_is_pending(i)) {
+        arena_release(i->arena);
+        return;
+    }
     if (i->displaced.owner == L) {
         lua_sethook(L, i->displaced.hook, i->displaced.mask, i->displaced.count);
         i->displaced.owner = NULL;
     } else {
         lua_sethook(L, NULL, 0, 0);
     }
-    alloc_release(i->alloc);
+    arena_release(i->arena);
 }
 
 static void raise_interrupted(lua_State *L)
@@ -109,9 +114,9 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 
 void interrupt_arm(struct interrupt *i, lua_State *L)
 {
-    alloc_hold(i->alloc);
+    arena_hold(i->arena);
     hook_set(i, L);
-    alloc_release(i->alloc);
+    arena_release(i->arena);
 }
 
 lua_State *interrupt_switch(struct interrupt *i, lua_State *L)
@@ -127,7 +132,7 @@ lua_State *interrupt_switch(struct interrupt *i, lua_State *L)
 
 bool interrupt_send(struct interrupt *i, enum interrupt_request request)
 {
-    alloc_hold(i->alloc);
+    arena_hold(i->arena);
     bool attached = atomic_load(&i->running) != NULL;
     if (attached) {
         int none = INTERRUPT_NONE;
@@ -145,6 +150,6 @@ bool interrupt_send(struct interrupt *i, enum interrupt_request request)
         fence_all_threads();
         hook_set(i, atomic_load(&i->running));
     }
-    alloc_release(i->alloc);
+    arena_release(i->arena);
     return attached;
 }

@@ -4,7 +4,7 @@
  * A request is a flag plus a debug hook on the coroutine that runs. Code that nobody interrupts
  * pays for neither: the flag is looked at when a call enters the state and when a coroutine is
  * resumed or left, and no hook is set. An endless loop passes no such place, so the interrupter
- * sets the hook from its own thread, as many programs do with lua_sethook; struct alloc keeps what
+ * sets the hook from its own thread, as many programs do with lua_sethook; struct arena keeps what
  * it walks over in place.
  *
  * The flag. Written by interrupters and, from INTERRUPT_ONCE to INTERRUPT_NONE, by the thread
@@ -31,7 +31,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-struct alloc;
+struct arena;
 
 enum interrupt_request {
     INTERRUPT_NONE,
@@ -42,7 +42,7 @@ enum interrupt_request {
 struct interrupt {
     _Atomic int request; /* enum interrupt_request */
     _Atomic(lua_State *) running;
-    struct alloc *alloc; /* whose blocks `running` and its call records are */
+    struct arena *arena; /* whose blocks `running` and its call records are */
     struct { /* the last debug hook of the state's own code that gave way; under `walk` */
         lua_State *owner;
         lua_Hook hook;
@@ -53,9 +53,9 @@ struct interrupt {
 
 /* Makes `target`, the main coroutine of a new state, and all coroutines made in it interruptible.
  */
-void interrupt_attach(struct interrupt *i, lua_State *target, struct alloc *alloc);
+void interrupt_attach(struct interrupt *i, lua_State *target, struct arena *arena);
 
-/* From now on nobody touches the interpreter; call before lua_close. */
+/* From now on nobody touches the interpreter. Has to come before its memory goes. */
 void interrupt_detach(struct interrupt *i);
 
 /*

@@ -316,7 +316,7 @@ static void tell_weight(lua_State *host, int kilobytes)
         lua_gc(host, LUA_GCSTEP, kilobytes * WEIGHT_FACTOR);
 }
 
-int make_state(lua_State *host, const struct recipe *recipe, struct state **anchor)
+int make_state(lua_State *host, const struct recipe *recipe, struct handle *handle)
 {
     struct thread *self = thread_self();
     struct setup s = {.host = host, .recipe = recipe, .last = lua_gettop(host)};
@@ -331,7 +331,7 @@ int make_state(lua_State *host, const struct recipe *recipe, struct state **anch
         free(s.code.buffer);
         return raise_no_memory(host, recipe);
     }
-    *anchor = state;
+    handle_set(handle, state);
     int top = lua_gettop(host);
     lua_State *target = state->target;
     lua_pushcfunction(target, call_on_error);

@@ -4,7 +4,7 @@
 #ifndef MTSTATES_MAKE_H
 #define MTSTATES_MAKE_H
 
-#include "state.h"
+#include "handle.h"
 
 struct recipe {
     const char *function; /* what the user called, for messages */
@@ -21,11 +21,10 @@ void make_check(lua_State *host, const struct recipe *recipe);
 
 /*
  * Makes the state of a checked recipe and lets others find it. Returns how many further results of
- * setup there are; they take the place of setup and its arguments on the host's stack. The new
- * state's reference and ownership go to `*anchor`, NULL before, which the host's collector has to
- * look after: it is set as soon as the state exists, and when making fails, which raises an error,
- * it holds a closed state. [-?, +n, e]
+ * setup there are; they take the place of setup and its arguments on the host's stack. `handle` is
+ * empty, owns, and is on the host's stack; it gets the state as soon as there is one, and when
+ * making fails, which raises an error, it has a closed one. [-?, +n, e]
  */
-int make_state(lua_State *host, const struct recipe *recipe, struct state **anchor);
+int make_state(lua_State *host, const struct recipe *recipe, struct handle *handle);
 
 #endif

@@ -112,7 +112,7 @@ static int module_newstate(lua_State *L)
     check_nesting(L, r.function);
     struct handle *h = handle_new(L, true);
     lua_insert(L, r.setup++); /* right below what the results replace */
-    return 1 + make_state(L, &r, &h->state);
+    return 1 + make_state(L, &r, h);
 }
 
 /* What was looked for is described on top of the stack. */
@@ -159,7 +159,7 @@ static int module_state(lua_State *L)
     enum registry_result result =
         name != NULL ? registry_find_name(name, length, &r) : registry_find_id(id, &r);
     if (result == REGISTRY_FOUND) {
-        h->state = state_of_record(r);
+        handle_set(h, state_of_record(r));
         if (!state_is_closed(h->state))
             return 1;
     }
@@ -170,24 +170,24 @@ static int module_state(lua_State *L)
     return raise_not_found(L, result == REGISTRY_FOUND ? REGISTRY_UNKNOWN : result);
 }
 
-/* make_state in a protected call: (recipe, anchor, setup, ...) */
+/* make_state in a protected call: (recipe, handle, setup, ...) */
 static int make_protected(lua_State *L)
 {
     struct recipe *r = lua_touserdata(L, 1);
-    struct state **anchor = lua_touserdata(L, 2);
+    struct handle *h = lua_touserdata(L, 2);
     r->setup = 3;
-    make_state(L, r, anchor);
+    make_state(L, r, h);
     return 0;
 }
 
 /* Makes what the recipe says, with the arguments up to the top, and ends the making in any case. */
-static void make_singleton(lua_State *L, struct recipe *r, struct state **anchor,
+static void make_singleton(lua_State *L, struct recipe *r, struct handle *h,
                            struct singleton_making *making)
 {
     int first = r->setup, last = lua_gettop(L);
     lua_pushcfunction(L, make_protected);
     lua_pushlightuserdata(L, r);
-    lua_pushlightuserdata(L, anchor);
+    lua_pushlightuserdata(L, h);
     for (int i = first; i <= last; i++)
         lua_pushvalue(L, i);
     int status = lua_pcall(L, last - first + 3, 0, 0);
@@ -208,10 +208,12 @@ static int module_singleton(lua_State *L)
     r.setup++;
 
     struct singleton_making *making;
-    enum singleton found =
-        singleton_begin(r.name, r.name_length, thread_self(), &h->state, &making);
+    struct state *living;
+    enum singleton found = singleton_begin(r.name, r.name_length, thread_self(), &living, &making);
+    if (found == SINGLETON_FOUND)
+        handle_set(h, living);
     if (found == SINGLETON_MAKE)
-        make_singleton(L, &r, &h->state, making);
+        make_singleton(L, &r, h, making);
     if (found == SINGLETON_MAKE || found == SINGLETON_FOUND) {
         lua_settop(L, 1);
         return 1;

@@ -147,22 +147,18 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number)
     return !abandoned;
 }
 
-enum entry ownership_begin_close(struct ownership *o, uint64_t number, bool *closing_by_other)
+enum entry ownership_begin_close(struct ownership *o, uint64_t number)
 {
     uint64_t word = 0;
-    *closing_by_other = false;
     if (atomic_compare_exchange_strong_explicit(&o->word, &word, number | OWNERSHIP_CLOSED,
                                                 memory_order_acquire, /* A2 */
                                                 memory_order_relaxed)) {
         wake_all(o);
         return ENTRY_ENTERED;
     }
-    uint64_t owner = word & ~OWNERSHIP_FLAGS;
-    if (word & OWNERSHIP_CLOSED) {
-        *closing_by_other = owner != 0;
+    if (word == OWNERSHIP_CLOSED)
         return ENTRY_CLOSED;
-    }
-    return owner == number ? ENTRY_NESTED : ENTRY_BUSY;
+    return (word & ~OWNERSHIP_FLAGS) == number ? ENTRY_NESTED : ENTRY_BUSY;
 }
 
 void ownership_give_up(struct ownership *o, uint64_t number)

@@ -125,10 +125,10 @@ static inline bool ownership_leave(struct ownership *o, uint64_t number)
 
 /*
  * From idle to closing by thread `number`: ENTRY_ENTERED, the caller has to close the state.
- * Otherwise nothing has changed and the result says why: ENTRY_NESTED, ENTRY_BUSY (also when
- * abandoned), or ENTRY_CLOSED (`closing_by_other` tells whether somebody is still at it).
+ * Otherwise nothing has changed and the result says why: the caller's thread is inside or at
+ * closing it (ENTRY_NESTED), another thread is (ENTRY_BUSY), or it is closed.
  */
-enum entry ownership_begin_close(struct ownership *o, uint64_t number, bool *closing_by_other);
+enum entry ownership_begin_close(struct ownership *o, uint64_t number);
 
 /* Busy by the calling thread, which found nothing worth keeping, to closing. */
 void ownership_give_up(struct ownership *o, uint64_t number);

@@ -369,6 +369,14 @@ void registry_remove(struct record *r)
 
 /* ---- look-ups ---- */
 
+/* ck leaves the loads that follow unordered, where the hardware lets it: a table's map must be read
+ * after the section is known to have begun. */
+static void read_begin(ck_epoch_record_t *self)
+{
+    ck_epoch_begin(self, NULL);
+    atomic_thread_fence(memory_order_acquire);
+}
+
 enum registry_result registry_find_id(int64_t id, struct record **found)
 {
     ck_epoch_record_t *self = reader_self();
@@ -376,7 +384,7 @@ enum registry_result registry_find_id(int64_t id, struct record **found)
         return REGISTRY_NO_MEMORY;
     struct record key = {.id = id};
     unsigned long hash = CK_HS_HASH(&ids.set, hash_id, &key);
-    ck_epoch_begin(self, NULL);
+    read_begin(self);
     struct record *r = ck_hs_get(&ids.set, hash, &key);
     bool ok = r != NULL && record_retain_if_referenced(r);
     ck_epoch_end(self, NULL);
@@ -390,7 +398,7 @@ enum registry_result registry_find_name(const char *name, size_t length, struct 
     if (self == NULL)
         return REGISTRY_NO_MEMORY;
     enum registry_result result = REGISTRY_UNKNOWN;
-    ck_epoch_begin(self, NULL);
+    read_begin(self);
     struct record_name *n = name_find(name, length);
     if (n != NULL) {
         *found = atomic_load_explicit(&n->only, memory_order_acquire);

@@ -9,18 +9,35 @@
 static const char self_key = 0;
 static const char callback_key = 0;
 static const char message_key = 0;
+static const char guard_key = 0;
 
 static void state_free(struct record *r)
 {
     struct state *s = state_of_record(r);
     ownership_destroy(&s->ownership);
-    alloc_destroy(&s->alloc);
+    arena_destroy(&s->arena);
     free(s);
+}
+
+static int on_interpreter_close(lua_State *target)
+{
+    interrupt_detach(interrupt_of(target));
+    return 0;
 }
 
 static int set_self(lua_State *target)
 {
     lua_rawsetp(target, LUA_REGISTRYINDEX, &self_key);
+    /*
+     * The first object with a finalizer has the last one that runs, before any memory goes, whoever
+     * closes the interpreter: it may be os.exit, from inside.
+     */
+    lua_newuserdatauv(target, 0, 0);
+    lua_createtable(target, 0, 1);
+    lua_pushcfunction(target, on_interpreter_close);
+    lua_setfield(target, -2, "__gc");
+    lua_setmetatable(target, -2);
+    lua_rawsetp(target, LUA_REGISTRYINDEX, &guard_key);
     /*
      * Lua pushes this message after an error while it handles an error, outside of any protection;
      * interned beforehand, the push needs no memory and cannot fail.
@@ -32,10 +49,10 @@ static int set_self(lua_State *target)
 
 static lua_State *interpreter_new(struct state *s)
 {
-    lua_State *target = lua_newstate(alloc_resize, &s->alloc);
+    lua_State *target = lua_newstate(arena_resize, &s->arena);
     if (target == NULL)
         return NULL;
-    interrupt_attach(&s->interrupt, target, &s->alloc);
+    interrupt_attach(&s->interrupt, target, &s->arena);
     lua_pushcfunction(target, set_self);
     lua_pushlightuserdata(target, s);
     if (lua_pcall(target, 1, 0, 0) == LUA_OK)
@@ -53,19 +70,20 @@ struct state *state_new(struct thread *self, const char *name, size_t name_lengt
         memcpy(s->name, name, name_length);
     if (!ownership_init(&s->ownership, self->number))
         goto no_ownership;
-    if (!alloc_init(&s->alloc))
-        goto no_alloc;
+    if (!arena_init(&s->arena))
+        goto no_arena;
     s->target = interpreter_new(s);
     if (s->target == NULL)
         goto no_interpreter;
     record_init(&s->record, name != NULL ? s->name : NULL, name_length, state_free);
     record_retain(&s->record); /* the interpreter's */
     atomic_init(&s->owners, 1);
+    s->queued_to_close = false;
     return s;
 
 no_interpreter:
-    alloc_destroy(&s->alloc);
-no_alloc:
+    arena_destroy(&s->arena);
+no_arena:
     ownership_destroy(&s->ownership);
 no_ownership:
     free(s);
@@ -97,19 +115,54 @@ void state_set_callback(lua_State *target)
  * drop the last handle of the next, and so on, so they queue here instead of nesting on the C
  * stack.
  */
-static _Thread_local struct {
+static _Thread_local struct closings {
     bool active;
     struct state *first;
 } closings;
 
+static pthread_key_t closings_key;
+static pthread_once_t closings_once = PTHREAD_ONCE_INIT;
+static bool closings_watched;
+
 static void interpreter_close(struct state *s)
 {
     PROBE_STATE(state_close, s);
-    interrupt_detach(&s->interrupt);
+    arena_drop(&s->arena);
     lua_close(s->target);
+    arena_clear(&s->arena);
     s->target = NULL;
     ownership_end_close(&s->ownership);
     record_release(&s->record);
+}
+
+static void close_queued(void)
+{
+    struct state *s;
+    while ((s = closings.first) != NULL) {
+        closings.first = s->next_closing;
+        s->queued_to_close = false;
+        interpreter_close(s);
+    }
+}
+
+/* At the end of a thread that died in a finalizer: only the state it was in is lost. */
+static void closings_end(void *unused)
+{
+    (void)unused;
+    close_queued();
+    closings.active = false;
+}
+
+static void closings_watch(void)
+{
+    closings_watched = pthread_key_create(&closings_key, closings_end) == 0;
+}
+
+static void watch_thread_end(const struct closings *value)
+{
+    pthread_once(&closings_once, closings_watch);
+    if (closings_watched)
+        pthread_setspecific(closings_key, value);
 }
 
 /* The word is closing by the calling thread. */
@@ -117,16 +170,16 @@ static void close_now(struct state *s)
 {
     registry_remove(&s->record);
     if (closings.active) {
+        s->queued_to_close = true;
         s->next_closing = closings.first;
         closings.first = s;
         return;
     }
     closings.active = true;
+    watch_thread_end(&closings);
     interpreter_close(s);
-    while ((s = closings.first) != NULL) {
-        closings.first = s->next_closing;
-        interpreter_close(s);
-    }
+    close_queued();
+    watch_thread_end(NULL);
     closings.active = false;
 }
 
@@ -138,11 +191,10 @@ void state_leave(struct state *s, struct thread *self)
 
 enum entry state_close(struct state *s, struct thread *self)
 {
-    bool closing_by_other;
-    enum entry entry = ownership_begin_close(&s->ownership, self->number, &closing_by_other);
+    enum entry entry = ownership_begin_close(&s->ownership, self->number);
     if (entry == ENTRY_ENTERED)
         close_now(s);
-    return closing_by_other ? ENTRY_BUSY : entry;
+    return entry == ENTRY_NESTED && s->queued_to_close ? ENTRY_CLOSED : entry;
 }
 
 void state_discard(struct state *s, struct thread *self)

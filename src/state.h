@@ -15,7 +15,7 @@
 #ifndef MTSTATES_STATE_H
 #define MTSTATES_STATE_H
 
-#include "alloc.h"
+#include "arena.h"
 #include "interrupt.h"
 #include "ownership.h"
 #include "registry.h"
@@ -30,8 +30,9 @@ struct state {
     struct ownership ownership;
     struct interrupt interrupt;
     lua_State *target; /* the interpreter's main coroutine; NULL once it is closed */
-    struct alloc alloc;
-    struct state *next_closing; /* the closing thread's */
+    struct arena arena;
+    struct state *next_closing; /* these two are the closing thread's */
+    bool queued_to_close;
     struct record record;
     _Atomic uint32_t owners;
     char name[];

@@ -94,6 +94,31 @@ static void a_thread_that_dies_inside_a_state_leaves_only_that_one_busy(void)
     lua_close(L);
 }
 
+static void a_thread_that_dies_in_a_finalizer_closes_the_others_it_was_to_close(void)
+{
+    lua_State *L = open_lua();
+    pthread_t thread;
+    struct job job;
+    run(L, "mt = require('mtstates')\n"
+           "queued = mt.newstate('queued', function() return function() end end)");
+    start(&thread, &job,
+          "local mt = require('mtstates')\n"
+          "local state = mt.newstate(function()\n"
+          "  local mt, die = require('mtstates'), require('die')\n"
+          "  local weak = mt.state('queued')\n"
+          "  keep = setmetatable({}, { __gc = function() weak:close() die() end })\n"
+          "  return function() end\n"
+          "end)\n"
+          "state:close()");
+    pthread_join(thread, NULL);
+    lua_close(job.L);
+    run(L, "assert(not pcall(mt.state, 'queued'))\n"
+           "queued:close()\n" /* would find it busy, were it not closed */
+           "local ok, message = pcall(queued.call, queued)\n"
+           "assert(message:match(mt.error.object_closed), message)");
+    lua_close(L);
+}
+
 static void a_maker_that_dies_in_setup_makes_room_for_the_next(void)
 {
     pthread_t first, second;
@@ -115,6 +140,7 @@ static void a_maker_that_dies_in_setup_makes_room_for_the_next(void)
 int main(void)
 {
     a_thread_that_dies_inside_a_state_leaves_only_that_one_busy();
+    a_thread_that_dies_in_a_finalizer_closes_the_others_it_was_to_close();
     a_maker_that_dies_in_setup_makes_room_for_the_next();
     return 0;
 }

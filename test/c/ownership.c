@@ -32,11 +32,10 @@ static void an_idle_state_is_entered_and_left(void)
 static void a_busy_state_is_not_closed(void)
 {
     struct ownership o;
-    bool by_other;
     init_idle(&o);
     CHECK(ownership_enter(&o, ME) == ENTRY_ENTERED);
-    CHECK(ownership_begin_close(&o, OTHER, &by_other) == ENTRY_BUSY);
-    CHECK(ownership_begin_close(&o, ME, &by_other) == ENTRY_NESTED);
+    CHECK(ownership_begin_close(&o, OTHER) == ENTRY_BUSY);
+    CHECK(ownership_begin_close(&o, ME) == ENTRY_NESTED);
     CHECK(!ownership_is_closed(&o));
     CHECK(ownership_leave(&o, ME));
     ownership_destroy(&o);
@@ -45,14 +44,14 @@ static void a_busy_state_is_not_closed(void)
 static void a_closed_state_stays_closed(void)
 {
     struct ownership o;
-    bool by_other;
     init_idle(&o);
-    CHECK(ownership_begin_close(&o, ME, &by_other) == ENTRY_ENTERED);
+    CHECK(ownership_begin_close(&o, ME) == ENTRY_ENTERED);
     CHECK(ownership_is_closed(&o));
     CHECK(ownership_enter(&o, ME) == ENTRY_CLOSED);
-    CHECK(ownership_begin_close(&o, OTHER, &by_other) == ENTRY_CLOSED && by_other);
+    CHECK(ownership_begin_close(&o, OTHER) == ENTRY_BUSY);
+    CHECK(ownership_begin_close(&o, ME) == ENTRY_NESTED);
     ownership_end_close(&o);
-    CHECK(ownership_begin_close(&o, OTHER, &by_other) == ENTRY_CLOSED && !by_other);
+    CHECK(ownership_begin_close(&o, OTHER) == ENTRY_CLOSED);
     CHECK(ownership_enter(&o, OTHER) == ENTRY_CLOSED);
     CHECK(!ownership_abandon(&o, OTHER));
     ownership_destroy(&o);
@@ -160,9 +159,9 @@ static void *stress(void *argument)
         closed = entry == ENTRY_CLOSED;
         bool closes = entry == ENTRY_ENTERED && !stay(number, &random, self);
         if (!closes && self == 0 && test_clock() > deadline) {
-            bool by_other; /* the end: abandon or close, from a state that is most likely busy */
+            /* the end: abandon or close, from a state that is most likely busy */
             closes = seed & 1 ? ownership_abandon(&shared, number)
-                              : ownership_begin_close(&shared, number, &by_other) == ENTRY_ENTERED;
+                              : ownership_begin_close(&shared, number) == ENTRY_ENTERED;
         }
         if (closes) {
             CHECK(inside == 0);

@@ -218,6 +218,21 @@ describe("call", function()
         assert.matches("leaf error", support.error_of(b.call, b, "leaf"))
     end)
 
+    it("copies nothing but plain values even within one state", function()
+        local state = mtstates.newstate("with itself", function()
+            local mt = require("mtstates")
+            return function(how)
+                local self = mt.state("with itself")
+                if how == "argument" then
+                    return select(2, pcall(self.call, self, {}))
+                end
+                return "not reached"
+            end
+        end)
+        assert.matches("bad argument #2 to 'call' %(value of type 'table' not supported%)",
+            state:call("argument"))
+    end)
+
     it("turns a callback that yields into an ordinary error", function()
         local yielder = mtstates.newstate(function()
             return function(x)

@@ -45,6 +45,46 @@ describe("a handle", function()
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
     end)
 
+    it("may be given up while a call through it runs, and the error still names the state", function()
+        local outer = mtstates.newstate("gives up", function()
+            local mt = require("mtstates")
+            local inner
+            return function(what)
+                if what == "give up" then
+                    local _ <close> = inner
+                    return
+                end
+                inner = mt.newstate("given up", function()
+                    local m = require("mtstates")
+                    return function(how)
+                        m.state("gives up"):call("give up")
+                        if how == "error" then
+                            error("after all")
+                        end
+                        return {}
+                    end
+                end)
+                return select(2, pcall(inner.call, inner, what))
+            end
+        end)
+        for _, how in ipairs({ "error", "result" }) do
+            assert.matches('name="given up"', outer:call(how))
+            assert.is_false((pcall(mtstates.state, "given up")))
+        end
+    end)
+
+    it("may be given up by a finalizer while its closed state is being named", function()
+        for _ = 1, 30 do
+            local handle = mtstates.newstate(("n"):rep(60000), false, "return function() end")
+            handle:close()
+            for _ = 1, 40 do
+                setmetatable({}, { __gc = function() local _ <close> = handle end })
+                local message = support.error_of(handle.call, handle)
+                assert.matches("^" .. mtstates.error.object_closed, message)
+            end
+        end
+    end)
+
     it("that does not own does not keep the state", function()
         local state = mtstates.newstate(echo)
         local weak = mtstates.state(state:id())
@@ -161,6 +201,32 @@ describe("a finalizer that runs as its state closes", function()
                 support.error_of(mtstates.state, "made last"))
         end)
     end
+end)
+
+describe("a finalizer that runs as its state closes", function()
+    it("may close another state twice", function()
+        local log = mtstates.newstate("closed twice", function()
+            local seen = ""
+            return function(text)
+                seen = seen .. (text or "")
+                return seen
+            end
+        end)
+        local state = mtstates.newstate(function()
+            local mt = require("mtstates")
+            keep_other = mt.newstate(function() return function() end end) -- luacheck: ignore
+            local other = mt.state(keep_other:id()) -- luacheck: ignore
+            keep = setmetatable({}, { -- luacheck: ignore
+                __gc = function()
+                    local first, second = pcall(other.close, other), pcall(other.close, other)
+                    mt.state("closed twice"):call(tostring(first) .. tostring(second))
+                end,
+            })
+            return function() end
+        end)
+        state:close()
+        assert.equal("truetrue", log:call())
+    end)
 end)
 
 describe("the last owning handle", function()

@@ -1,0 +1,87 @@
+/*
+ * The memory of one state. The state is used by one thread at a time, so nothing here takes a lock,
+ * but for interrupts (below).
+ *
+ * Blocks up to ARENA_SMALL_MAX bytes are cut from segments, in size classes of 8 bytes; freed ones
+ * wait in a list per class. Larger blocks are the system's own. Segments start small and grow with
+ * the arena, so that an idle state has little room that it does not use. Once much of what a burst
+ * took is free again, a sweep over the free lists finds the segments that have nothing left in use,
+ * and gives them back to the system. Closing gives back the rest at once: in the last phase, when
+ * the interpreter only takes itself apart, freeing a small block costs nothing.
+ *
+ * `used` counts the bytes that Lua has asked for and not freed, to the byte.
+ *
+ * Interrupts. An interrupter (interrupt.h) walks, from another thread, over call records and
+ * coroutines of a running state; so that it never walks into memory that has a new use, freed
+ * blocks of these two sizes wait in a batch, and a batch is let go only while no interrupter is
+ * walking. Why this is enough: the walker finds a block by pointers that it reads under `walk`. A
+ * block that was let go before it took `walk` was unlinked before that as well, and the mutex
+ * orders the two; a block that is unlinked later stays in the batch, and its segment in place,
+ * until the walker has returned `walk`.
+ */
+#ifndef MTSTATES_ARENA_H
+#define MTSTATES_ARENA_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARENA_SMALL_MAX ((size_t)256)
+#define ARENA_GRAIN ((size_t)8)
+#define ARENA_CLASSES (ARENA_SMALL_MAX / ARENA_GRAIN)
+#define ARENA_BATCH 16
+
+struct arena_block;
+struct arena_segment;
+
+struct arena {
+    struct arena_block *free[ARENA_CLASSES];
+    char *next, *end; /* what the newest segment has left */
+    struct arena_segment *segments;
+    size_t used;        /* bytes that Lua has */
+    size_t small_free;  /* bytes in the free lists */
+    size_t small_total; /* bytes of all segments */
+    size_t sweep_at;    /* small_free that starts the next sweep */
+    void *reserve;      /* for the next large block; see arena_reserve */
+    size_t reserve_size;
+    bool dropping;
+    unsigned waiting; /* blocks in the batch */
+    struct {
+        void *block;
+        unsigned class;
+    } batch[ARENA_BATCH];
+    pthread_mutex_t walk;
+};
+
+/* False: the system has no mutex left. Takes no memory yet. */
+bool arena_init(struct arena *a);
+
+/* A lua_Alloc; `ud` is the struct arena. Only the thread inside the state may call it. */
+void *arena_resize(void *ud, void *block, size_t old_size, size_t new_size);
+
+/*
+ * Makes sure that the next allocation, if it takes at most `size` bytes, succeeds. False: the
+ * system has no memory. For pushing a string outside of a protected call.
+ */
+bool arena_reserve_slowly(struct arena *a, size_t size);
+
+static inline bool arena_reserve(struct arena *a, size_t size)
+{
+    if (size <= ARENA_SMALL_MAX && (size_t)(a->end - a->next) >= size)
+        return true;
+    return arena_reserve_slowly(a, size);
+}
+
+/* From now on small blocks that are freed need not be found again: arena_clear follows. */
+void arena_drop(struct arena *a);
+
+/* Gives back everything; Lua has freed its large blocks. Only hold and release work after this. */
+void arena_clear(struct arena *a);
+void arena_destroy(struct arena *a);
+
+/* Between the two, no block that an interrupter can reach is used anew. Any thread. */
+void arena_hold(struct arena *a);
+void arena_release(struct arena *a);
+
+#endif
