@@ -219,7 +219,7 @@ describe("call", function()
     end)
 
     it("copies nothing but plain values even within one state", function()
-        local state = mtstates.newstate("with itself", function()
+        local own = mtstates.newstate("with itself", function()
             local mt = require("mtstates")
             return function(how)
                 local self = mt.state("with itself")
@@ -230,7 +230,7 @@ describe("call", function()
             end
         end)
         assert.matches("bad argument #2 to 'call' %(value of type 'table' not supported%)",
-            state:call("argument"))
+            own:call("argument"))
     end)
 
     it("turns a callback that yields into an ordinary error", function()

@@ -1,4 +1,5 @@
--- How a whole process ends. Each case is a script of its own.
+-- How a whole process ends. Each case is a script of its own. The threads are those of cqueues, which
+-- stays loaded as mtstates does; luv would be unloaded under its own running threads.
 local function exit_status(script)
     local path = os.tmpname()
     local file = assert(io.open(path, "w"))
@@ -14,7 +15,7 @@ local function exit_status(script)
 end
 
 local PROLOGUE = [[
-    local mt, uv = require("mtstates"), require("luv")
+    local mt, cqueues, thread = require("mtstates"), require("cqueues"), require("cqueues.thread")
     local states = {}
     for i = 1, 4 do
         states[i] = mt.newstate("state " .. i, function()
@@ -30,20 +31,20 @@ local PROLOGUE = [[
         end)
     end
     for i = 1, 3 do
-        uv.new_thread(function(name)
+        thread.start(function(_, name)
             local mt = require("mtstates")
             local state = mt.state(name)
             while pcall(state.call, state, 0.01) do
             end
-            require("luv").sleep(20)
+            require("cqueues").sleep(0.02)
         end, "state " .. i)
     end
-    uv.sleep(50)
+    cqueues.sleep(0.05)
 ]]
 
 describe("a process whose threads are inside states", function()
     for _, ending in ipairs({ "os.exit(7, true)", "os.exit(7, false)",
-        "states = nil collectgarbage() collectgarbage() uv.sleep(50) os.exit(7, true)",
+        "states = nil collectgarbage() collectgarbage() cqueues.sleep(0.05) os.exit(7, true)",
         "for _, s in ipairs(states) do pcall(s.close, s) end os.exit(7, true)" }) do
         it("ends well by: " .. ending, function()
             for _ = 1, 3 do
