@@ -9,7 +9,7 @@ set(MTSTATES_WARNINGS
 # Flags of everything that we compile ourselves.
 function(mtstates_compile_options target)
   target_compile_options(${target} PRIVATE ${MTSTATES_WARNINGS}
-                         $<$<BOOL:${MTSTATES_WERROR}>:-Werror> -fno-omit-frame-pointer)
+                         $<$<BOOL:${MTSTATES_WERROR}>:-Werror> -fno-omit-frame-pointer -fno-plt)
 endfunction()
 
 # mtstates_add_test(name command...): a test that runs in the source folder.

@@ -107,96 +107,60 @@ int call_copy_results(lua_State *host, lua_State *target, int first, int *count)
 }
 
 /*
- * Results that leave the target before they reach the host: with them in hand the state is free,
+ * Strings that leave the target before they reach the host: with them in hand the state is free,
  * and the host may run out of memory without harm. Saves the protected call in the host for what is
  * small.
  */
-enum { PARCEL_VALUES = 8, PARCEL_BYTES = 512 };
+enum { PARCEL_STRINGS = 8, PARCEL_BYTES = 1024 };
 
 struct parcel {
-    int count;
+    unsigned count, used;
+    unsigned placed; /* so many have a placeholder on the host's stack; the rest come on top */
     struct {
-        int type;
-        bool is_integer;
-        union {
-            int boolean;
-            lua_Integer integer;
-            lua_Number number;
-            void *pointer;
-            struct {
-                unsigned offset, length;
-            } string;
-        };
-    } values[PARCEL_VALUES];
+        int index; /* of the placeholder */
+        unsigned start, length;
+    } strings[PARCEL_STRINGS];
     char bytes[PARCEL_BYTES];
 };
 
-/* Whether all of the target's values from `first` to `last` found room. [-0, +0, -] */
-static bool parcel_pack(struct parcel *p, lua_State *target, int first, int last)
+/* Packs the string at `from`; false if it is too much. [-0, +0, -] */
+static bool parcel_add(struct parcel *p, lua_State *target, int from)
 {
-    size_t used = 0;
-    if (last - first >= PARCEL_VALUES)
+    size_t length;
+    const char *bytes = lua_tolstring(target, from, &length);
+    if (p->count == PARCEL_STRINGS || length > PARCEL_BYTES - p->used)
         return false;
-    p->count = last - first + 1;
-    for (int i = 0; i < p->count; i++) {
-        int index = first + i;
-        switch (p->values[i].type = lua_type(target, index)) {
-        case LUA_TBOOLEAN:
-            p->values[i].boolean = lua_toboolean(target, index);
-            break;
-        case LUA_TNUMBER:
-            if ((p->values[i].is_integer = lua_isinteger(target, index)))
-                p->values[i].integer = lua_tointeger(target, index);
-            else
-                p->values[i].number = lua_tonumber(target, index);
-            break;
-        case LUA_TLIGHTUSERDATA:
-            p->values[i].pointer = lua_touserdata(target, index);
-            break;
-        case LUA_TSTRING: {
-            size_t length;
-            const char *bytes = lua_tolstring(target, index, &length);
-            if (length > PARCEL_BYTES - used)
-                return false;
-            memcpy(p->bytes + used, bytes, length);
-            p->values[i].string.offset = (unsigned)used;
-            p->values[i].string.length = (unsigned)length;
-            used += length;
-            break;
-        }
-        }
-    }
+    memcpy(p->bytes + p->used, bytes, length);
+    p->strings[p->count].start = p->used;
+    p->strings[p->count++].length = (unsigned)length;
+    p->used += (unsigned)length;
     return true;
 }
 
-/* [-0, +count, m] */
-static void parcel_push(const struct parcel *p, lua_State *host)
+/* Keeps places for the strings so far, because another value follows. [-0, +n, -] on the host */
+static void parcel_place(struct parcel *p, lua_State *host)
 {
-    for (int i = 0; i < p->count; i++) {
-        switch (p->values[i].type) {
-        case LUA_TBOOLEAN:
-            lua_pushboolean(host, p->values[i].boolean);
-            break;
-        case LUA_TNUMBER:
-            if (p->values[i].is_integer)
-                lua_pushinteger(host, p->values[i].integer);
-            else
-                lua_pushnumber(host, p->values[i].number);
-            break;
-        case LUA_TLIGHTUSERDATA:
-            lua_pushlightuserdata(host, p->values[i].pointer);
-            break;
-        case LUA_TSTRING:
-            lua_pushlstring(host, p->bytes + p->values[i].string.offset,
-                            p->values[i].string.length);
-            break;
-        default:
-            lua_pushnil(host);
-        }
+    for (; p->placed < p->count; p->placed++) {
+        lua_pushnil(host);
+        p->strings[p->placed].index = lua_gettop(host);
+    }
+}
+
+/* Puts the strings in their places. [-0, +n, m] */
+static void parcel_unpack(const struct parcel *p, lua_State *host)
+{
+    for (unsigned i = 0; i < p->count; i++) {
+        lua_pushlstring(host, p->bytes + p->strings[i].start, p->strings[i].length);
+        if (i < p->placed)
+            lua_replace(host, p->strings[i].index);
     }
 }
 
 /* ---- the call ---- */
+
+/* So many values fit on a stack without asking: what Lua promises, less the slots of an idle state,
+ * a copy of the callback, and one to spare. */
+enum { SPARE_SLOTS = LUA_MINSTACK - STATE_SLOTS - 2 };
 
 /* One call in the target, whose stack holds the handler, the callback at `base`, and above it the
  * arguments or the results. */
@@ -228,6 +192,8 @@ static int raise_refused_argument(struct call *c, int index)
                           "value of type '%s' not supported", luaL_typename(c->host, index));
 }
 
+#define REFUSED_RESULT "returned a value of type '%s' as result #%d: type not supported"
+
 static int raise_result(struct call *c, const char *format, ...)
 {
     va_list arguments;
@@ -238,51 +204,72 @@ static int raise_result(struct call *c, const char *format, ...)
                            lua_tostring(c->host, -1));
 }
 
-static int raise_refused_result(struct call *c, int number, const char *type)
+/* Ends the stay because of the result at `index` of the target. */
+static int raise_refused_result(struct stay *s, int index)
 {
-    return raise_result(c, "returned a value of type '%s' as result #%d: type not supported", type,
-                        number);
+    const char *type = luaL_typename(s->target, index);
+    stay_end(s);
+    return raise_result(s->call, REFUSED_RESULT, type, index - s->base);
 }
 
-/* Results of which some are strings. [-0, +count, e] on the host */
-static int __attribute__((noinline)) return_allocating(struct stay *s, int first, int last)
+/* All results, when they are too large for a parcel. [-0, +count, e] */
+static int return_protected(struct stay *s)
 {
     lua_State *host = s->call->host;
-    struct parcel parcel;
-    if (parcel_pack(&parcel, s->target, first, last)) {
-        stay_end(s);
-        parcel_push(&parcel, host);
-        return parcel.count;
-    }
     int count;
-    int status = call_copy_results(host, s->target, first, &count);
+    int refused = value_find_refused(s->target, s->base + 1, lua_gettop(s->target));
+    if (refused != 0)
+        return raise_refused_result(s, refused);
+    int status = call_copy_results(host, s->target, s->base + 1, &count);
     stay_end(s);
     return status == LUA_OK ? count : lua_error(host);
 }
 
-/* [-?, +count, e] on the host, whose arguments give way to the results */
+/* `count` results, of which the first `pushed` are on the host and the next is not plain.
+ * [-pushed, +count, e] */
+static int __attribute__((noinline)) return_rest(struct stay *s, int pushed, int count)
+{
+    lua_State *host = s->call->host;
+    int top = lua_gettop(host) - pushed;
+    struct parcel parcel;
+    parcel.count = parcel.used = parcel.placed = 0;
+    for (int i = pushed; i < count; i++) {
+        int from = s->base + 1 + i;
+        if (lua_type(s->target, from) != LUA_TSTRING) {
+            parcel_place(&parcel, host);
+            if (value_copy_plain(s->target, from, host) != CROSSING_DONE)
+                return raise_refused_result(s, from);
+        } else if (!parcel_add(&parcel, s->target, from)) {
+            lua_settop(host, top);
+            return return_protected(s);
+        }
+    }
+    stay_end(s);
+    parcel_unpack(&parcel, host);
+    return count;
+}
+
+/* Makes room for many results, at the arguments' expense. [-?, +0, -] on the host */
+static bool make_room(struct call *c, int count)
+{
+    lua_settop(c->host, c->first - 1);
+    return lua_checkstack(c->host, count + LUA_MINSTACK);
+}
+
+/* [-?, +count, e] on the host */
 static int stay_return(struct stay *s)
 {
     struct call *c = s->call;
-    int first = s->base + 1, last = lua_gettop(s->target);
-    lua_settop(c->host, c->first - 1);
-    if (!lua_checkstack(c->host, last - s->base + LUA_MINSTACK)) {
+    int count = lua_gettop(s->target) - s->base;
+    if (count > SPARE_SLOTS && !make_room(c, count)) {
         stay_end(s);
-        return raise_result(c, "returned %d values: too many for the stack", last - s->base);
+        return raise_result(c, "returned %d values: too many for the stack", count);
     }
-    for (int i = first; i <= last; i++) {
-        if (value_copy_plain(s->target, i, c->host) == CROSSING_DONE)
-            continue;
-        lua_settop(c->host, c->first - 1);
-        int refused = value_find_refused(s->target, i, last);
-        if (refused == 0)
-            return return_allocating(s, first, last);
-        const char *type = luaL_typename(s->target, refused);
-        stay_end(s);
-        return raise_refused_result(c, refused - s->base, type);
-    }
+    for (int i = 0; i < count; i++)
+        if (value_copy_plain(s->target, s->base + 1 + i, c->host) != CROSSING_DONE)
+            return return_rest(s, i, count);
     stay_end(s);
-    return last - s->base;
+    return count;
 }
 
 static int stay_fail(struct stay *s, int status)
@@ -317,7 +304,7 @@ static int stay_run(struct stay *s)
     int count = c->last - c->first + 1;
     c->self->depth++;
     PROBE_STATE(call_enter, c->state);
-    if (!lua_checkstack(s->target, count + LUA_MINSTACK)) {
+    if (count > SPARE_SLOTS && !lua_checkstack(s->target, count + LUA_MINSTACK)) {
         stay_end(s);
         return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
     }
@@ -367,7 +354,7 @@ static int call_within(struct call *c)
     lua_remove(L, c->first);
     refused = value_find_refused(L, c->first, lua_gettop(L));
     if (refused != 0)
-        return raise_refused_result(c, refused - c->first + 1, luaL_typename(L, refused));
+        return raise_result(c, REFUSED_RESULT, luaL_typename(L, refused), refused - c->first + 1);
     return lua_gettop(L) - c->first + 1;
 }
 
@@ -376,7 +363,7 @@ int call_nested(struct call *c)
     if (state_of(c->host) == c->state)
         return call_within(c);
     struct stay stay = {.call = c, .target = c->state->target, .nested = true};
-    if (!lua_checkstack(stay.target, STATE_SLOTS))
+    if (!lua_checkstack(stay.target, STATE_SLOTS + LUA_MINSTACK))
         return call_raise(c->host, c->state, LUA_ERRMEM);
     lua_pushcfunction(stay.target, call_on_error);
     state_push_callback(stay.target);

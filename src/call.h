@@ -20,8 +20,8 @@ struct call {
 };
 
 /*
- * Calls the callback of a state that the calling thread has entered, and leaves it. The results,
- * whose number it returns, take the place of the arguments on the host's stack. [-?, +n, e]
+ * Calls the callback of a state that the calling thread has entered, and leaves it. Returns how
+ * many results it left on top of the host's stack; the arguments may be gone. [-?, +n, e]
  */
 int call_entered(struct call *c);
 

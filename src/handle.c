@@ -206,16 +206,16 @@ static int method_tcall(lua_State *L)
     double timeout = check_timeout(L);
     struct call c = {L, s, check_nesting(L, s), 3, lua_gettop(L), "tcall", 0};
     enum entry entry = enter_in_time(s, c.self, timeout);
-    lua_pushboolean(L, entry != ENTRY_BUSY);
-    switch (entry) {
-    case ENTRY_BUSY:
-        return 1;
-    case ENTRY_CLOSED:
+    int results = 0;
+    if (entry == ENTRY_CLOSED)
         return raise_closed(L, s);
-    default:
-        lua_replace(L, 2); /* `true`, before the results */
-        return 1 + (entry == ENTRY_NESTED ? call_nested(&c) : call_entered(&c));
-    }
+    if (entry == ENTRY_ENTERED)
+        results = call_entered(&c);
+    else if (entry == ENTRY_NESTED)
+        results = call_nested(&c);
+    lua_pushboolean(L, entry != ENTRY_BUSY);
+    lua_insert(L, -(results + 1));
+    return results + 1;
 }
 
 static enum interrupt_request check_request(lua_State *L)
