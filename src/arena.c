@@ -370,9 +370,10 @@ void *arena_resize(void *ud, void *block, size_t old_size, size_t new_size)
 
 bool arena_reserve_slowly(struct arena *a, size_t size)
 {
-    if (size <= ARENA_SMALL_MAX)
-        return segment_add(a);
-    if (size <= a->reserve_size)
+    size_t small = smaller(size, ARENA_SMALL_MAX);
+    if ((size_t)(a->end - a->next) < small && !segment_add(a))
+        return false;
+    if (size <= ARENA_SMALL_MAX || size <= a->reserve_size)
         return true;
     void *block = realloc(a->reserve, size);
     if (block == NULL)

@@ -61,8 +61,9 @@ bool arena_init(struct arena *a);
 void *arena_resize(void *ud, void *block, size_t old_size, size_t new_size);
 
 /*
- * Makes sure that the next allocation, if it takes at most `size` bytes, succeeds. False: the
- * system has no memory. For pushing a string outside of a protected call.
+ * Makes sure that the next allocation succeeds if it takes at most `size` bytes, whether these make
+ * it a small or a large one. False: the system has no memory. For pushing a string outside of a
+ * protected call.
  */
 bool arena_reserve_slowly(struct arena *a, size_t size);
 

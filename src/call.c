@@ -162,6 +162,13 @@ static void parcel_unpack(const struct parcel *p, lua_State *host)
  * a copy of the callback, and one to spare. */
 enum { SPARE_SLOTS = LUA_MINSTACK - STATE_SLOTS - 2 };
 
+/* Why lua_checkstack failed, which it does not tell: so many values are taken for too many for the
+ * stack's limit of a million, fewer for too many for the memory that is left. */
+static bool exceeds_stack(int count)
+{
+    return count > LUAI_MAXSTACK / 100;
+}
+
 /* One call in the target, whose stack holds the handler, the callback at `base`, and above it the
  * arguments or the results. */
 struct stay {
@@ -262,8 +269,10 @@ static int stay_return(struct stay *s)
     struct call *c = s->call;
     int count = lua_gettop(s->target) - s->base;
     if (count > SPARE_SLOTS && !make_room(c, count)) {
+        bool too_many = exceeds_stack(count);
         stay_end(s);
-        return raise_result(c, "returned %d values: too many for the stack", count);
+        return too_many ? raise_result(c, "returned %d values: too many for the stack", count)
+                        : call_raise(c->host, c->state, LUA_ERRMEM);
     }
     for (int i = 0; i < count; i++)
         if (value_copy_plain(s->target, s->base + 1 + i, c->host) != CROSSING_DONE)
@@ -305,8 +314,11 @@ static int stay_run(struct stay *s)
     c->self->depth++;
     PROBE_STATE(call_enter, c->state);
     if (count > SPARE_SLOTS && !lua_checkstack(s->target, count + LUA_MINSTACK)) {
+        bool too_many = exceeds_stack(count);
         stay_end(s);
-        return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
+        return too_many
+                   ? luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method)
+                   : call_raise(c->host, c->state, LUA_ERRMEM);
     }
     lua_pushvalue(s->target, s->base);
     for (int i = c->first; i <= c->last; i++) {

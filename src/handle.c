@@ -315,8 +315,10 @@ static void push_metatable(lua_State *L)
         {"__gc", meta_gc},     {"__close", meta_close}, {"__tostring", meta_tostring},
         {"__call", meta_call}, {"__eq", meta_eq},       {NULL, NULL},
     };
-    if (!luaL_newmetatable(L, HANDLE_TYPE))
+    if (luaL_getmetatable(L, HANDLE_TYPE) == LUA_TTABLE)
         return;
+    lua_pop(L, 1);
+    luaL_newlibtable(L, metamethods);
     lua_pushvalue(L, -1);
     luaL_setfuncs(L, metamethods, 1);
     luaL_newlibtable(L, methods);
@@ -324,7 +326,11 @@ static void push_metatable(lua_State *L)
     luaL_setfuncs(L, methods, 1);
     lua_setfield(L, -2, "__index");
     lua_pushliteral(L, HANDLE_TYPE);
+    lua_setfield(L, -2, "__name");
+    lua_pushliteral(L, HANDLE_TYPE);
     lua_setfield(L, -2, "__metatable");
+    lua_pushvalue(L, -1);
+    lua_setfield(L, LUA_REGISTRYINDEX, HANDLE_TYPE); /* last: whoever finds it finds it whole */
 }
 
 static int strays_gc(lua_State *L)

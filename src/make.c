@@ -64,11 +64,16 @@ static bool code_get(struct code *code, lua_State *host, int setup)
     return !failed;
 }
 
-/* Whether the upvalue on top of the stack may stay behind: the globals, by name or by value. */
-static bool is_environment(lua_State *host, const char *name)
+/*
+ * Whether upvalue `i`, whose value is on top, may stay behind: _ENV, which `load` sets anew.
+ * Without debug information it has no name, but is the first upvalue and has the globals.
+ */
+static bool is_environment(lua_State *host, int i, const char *name)
 {
     if (strcmp(name, "_ENV") == 0)
         return true;
+    if (i != 1 || strcmp(name, "(no name)") != 0)
+        return false;
     lua_pushglobaltable(host);
     bool same = lua_rawequal(host, -1, -2);
     lua_pop(host, 1);
@@ -79,7 +84,7 @@ static void check_upvalues(lua_State *host, const struct recipe *recipe)
 {
     const char *name;
     for (int i = 1; (name = lua_getupvalue(host, recipe->setup, i)) != NULL; i++) {
-        if (!is_environment(host, name))
+        if (!is_environment(host, i, name))
             error_argument(host, recipe->setup, recipe->function,
                            "setup function uses upvalue '%s'", name);
         lua_pop(host, 1);

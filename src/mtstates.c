@@ -23,7 +23,7 @@
 #endif
 #define INFO                                                                                       \
     "mtstates " MTSTATES_VERSION " (" LUA_RELEASE ", ck " CK_VERSION                               \
-    ", allocator malloc, probes " INFO_PROBES ")"
+    ", allocator arena, probes " INFO_PROBES ")"
 
 /* ---- arguments of newstate and singleton ---- */
 
@@ -45,7 +45,7 @@ static bool check_option_flag(lua_State *L, const char *option, const struct rec
     return lua_toboolean(L, -1);
 }
 
-/* True: the options say something about libs. The strings stay in the table. */
+/* True: the options say something about libs. The name takes the table's place on the stack. */
 static bool take_options(lua_State *L, struct recipe *r)
 {
     bool has_libs = false;
@@ -60,6 +60,10 @@ static bool take_options(lua_State *L, struct recipe *r)
         else
             error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
     }
+    lua_pushlstring(L, r->name != NULL ? r->name : "", r->name_length);
+    lua_replace(L, 1);
+    if (r->name != NULL)
+        r->name = lua_tostring(L, 1);
     return has_libs;
 }
 
@@ -184,13 +188,12 @@ static int make_protected(lua_State *L)
 static void make_singleton(lua_State *L, struct recipe *r, struct handle *h,
                            struct singleton_making *making)
 {
-    int first = r->setup, last = lua_gettop(L);
+    int first = r->setup, arguments = lua_gettop(L) - first + 3;
     lua_pushcfunction(L, make_protected);
     lua_pushlightuserdata(L, r);
     lua_pushlightuserdata(L, h);
-    for (int i = first; i <= last; i++)
-        lua_pushvalue(L, i);
-    int status = lua_pcall(L, last - first + 3, 0, 0);
+    lua_rotate(L, first, 3);
+    int status = lua_pcall(L, arguments, 0, 0);
     singleton_end(making);
     if (status != LUA_OK)
         lua_error(L);
@@ -202,7 +205,7 @@ static int module_singleton(lua_State *L)
     take_name(L, 1, 1, &r);
     take_rest(L, 2, false, &r);
     check_nesting(L, r.function);
-    luaL_checkstack(L, lua_gettop(L) + LUA_MINSTACK, "too many arguments");
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
     struct handle *h = handle_new(L, true);
     lua_insert(L, 1); /* the result */
     r.setup++;

@@ -94,6 +94,7 @@ function State:tcall(timeout, ...) end
 function State:interrupt(flag) end
 
 ---Closes the state; its finalizers run in this thread. A closed state: does nothing.
+---Called by a finalizer of a state that is being closed: the finalizers run after those of that state.
 ---Raises concurrent_access when the state is busy, also from inside.
 function State:close() end
 

@@ -15,9 +15,20 @@ _Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
  */
 static _Atomic uint64_t last_number;
 
-/* A state may use this much C stack before it enters the next: 200 C calls of Lua, most of them
- * below 2 KB; half of the stack where the stack is small. */
-#define RESERVE_MAX ((size_t)1 << 20)
+/*
+ * C stack that is left for the state entered last: Lua's 200 C calls take up to about 448 KB, in
+ * string.format or string.gsub; twice that where there is plenty. On a stack that is hardly larger
+ * the most part of it, as far as it goes: below 448 KB Lua alone can overflow a stack.
+ */
+#define RESERVE_MAX ((size_t)1024 * 1024)
+#define RESERVE_LUA ((size_t)448 * 1024)
+
+static size_t stack_reserve(size_t size)
+{
+    if (size / 2 >= RESERVE_LUA)
+        return size / 2 < RESERVE_MAX ? size / 2 : RESERVE_MAX;
+    return size / 8 * 7 < RESERVE_LUA ? size / 8 * 7 : RESERVE_LUA;
+}
 
 static void stack_bounds(uintptr_t *low, size_t *size)
 {
@@ -42,7 +53,7 @@ void thread_begin(void)
     struct thread *t = &thread_record;
     size_t size;
     stack_bounds(&t->stack_low, &size);
-    t->stack_reserve = size / 2 < RESERVE_MAX ? size / 2 : RESERVE_MAX;
+    t->stack_reserve = stack_reserve(size);
     t->number = atomic_fetch_add_explicit(&last_number, THREAD_NUMBER_STEP, memory_order_relaxed) +
                 THREAD_NUMBER_STEP;
 }

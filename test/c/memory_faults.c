@@ -13,7 +13,8 @@
 #include <lualib.h>
 #include <string.h>
 
-static long countdown;     /* allocations until one fails; 0: never */
+static long countdown;     /* allocations until the first that fails; 0: none does */
+static long window;        /* allocations in a row that fail; Lua tries a failed one once more */
 static bool fault_in_host; /* whose allocations count */
 static bool fault_happened;
 
@@ -22,6 +23,7 @@ static bool fails(bool host)
     if (countdown == 0 || host != fault_in_host || --countdown > 0)
         return false;
     fault_happened = true;
+    countdown = --window > 0 ? 1 : 0;
     return true;
 }
 
@@ -73,6 +75,10 @@ static const char *const scenarios[] = {
     "assert(echo:call(long, long) == long)",
     "local t = {} for i = 1, 100 do t[i] = 'value ' .. i end\n"
     "assert(select(100, echo:call(table.unpack(t))) == 'value 100')",
+    "local keep = mt.newstate('keep', false, 'local t, n = {}, 0 for i = 1, 200 do t[i] = false "
+    "end\\n'\n"
+    "  .. 'return function(s) n = n + 1 t[n] = s return #s end')\n"
+    "for i = 180, 280 do assert(keep:call(('s'):rep(i)) == i) end",
     "local t = {} for i = 1, 300 do t[i] = i end\n"
     "assert(select('#', echo:call(table.unpack(t))) == 300)",
     /* nested */
@@ -134,26 +140,27 @@ static lua_State *open_host(void)
 static void check_survivors(lua_State *L)
 {
     lua_gc(L, LUA_GCCOLLECT);
-    if (luaL_dostring(L,
-                      "assert(echo:call('alive') == 'alive')\n"
-                      "assert(other:call('well', long) == 'well')\n"
-                      "assert(mt.state('echo') == echo)\n"
-                      "for _, name in ipairs({ 'made', 'self', 'only', 'closed', 'grow 1' }) do\n"
-                      "  assert(not pcall(mt.state, name), name)\n"
-                      "end\n") != LUA_OK) {
+    if (luaL_dostring(
+            L, "assert(echo:call('alive') == 'alive')\n"
+               "assert(other:call('well', long) == 'well')\n"
+               "assert(mt.state('echo') == echo)\n"
+               "for _, name in ipairs({ 'made', 'keep', 'self', 'only', 'closed', 'grow 1' }) do\n"
+               "  assert(not pcall(mt.state, name), name)\n"
+               "end\n") != LUA_OK) {
         fprintf(stderr, "after a fault: %s\n", lua_tostring(L, -1));
         exit(1);
     }
 }
 
-/* How many allocations the scenario has, each of which was let fail. */
-static long run_scenario(const char *code, long step)
+/* How many allocations the scenario has, of which each and those after it were let fail. */
+static long run_scenario(const char *code, long step, long failures)
 {
     for (long n = 1;; n += step) {
         lua_State *L = open_host();
         CHECK(luaL_loadstring(L, code) == LUA_OK);
         fault_happened = false;
         countdown = n;
+        window = failures;
         int status = lua_pcall(L, 0, 0, 0);
         countdown = 0;
         if (!fault_happened && status != LUA_OK) {
@@ -170,14 +177,17 @@ static long run_scenario(const char *code, long step)
 
 int main(void)
 {
-    for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
-        bool is_large = i + 1 == sizeof scenarios / sizeof *scenarios;
-        for (int host = 0; host <= 1; host++) {
-            fault_in_host = host;
-            long count = run_scenario(scenarios[i], is_large ? 97 : 1);
-            printf("scenario %2zu, %s: %ld allocations\n", i + 1,
-                   host ? "the host's" : "module and states", count);
-        }
+    static const long windows[] = {1, 2, 1000000};
+    size_t count = sizeof scenarios / sizeof *scenarios;
+    for (size_t i = 0; i < 2 * 3 * count; i++) {
+        size_t scenario = i / 6;
+        long step = scenario + 1 == count ? 97 : 1;
+        fault_in_host = i % 2;
+        long failures = windows[i / 2 % 3];
+        long allocations = run_scenario(scenarios[scenario], step, failures);
+        if (failures == 1)
+            printf("scenario %2zu, %s: %ld allocations\n", scenario + 1,
+                   fault_in_host ? "the host's" : "module and states", allocations);
     }
     return 0;
 }

@@ -41,6 +41,37 @@ describe("recursion without end", function()
         assert.matches("stack overflow", support.error_of(mtstates.newstate, nil, false, code, code))
     end)
 
+    it("ends in a Lua error before a C stack of 512 KB does, whatever Lua puts on it", function()
+        local script = os.tmpname()
+        local file = assert(io.open(script, "w"))
+        file:write([[
+            local mt = require("mtstates")
+            local code = "local mt = require('mtstates') " .. [=[
+                local function format_deep()
+                    return ("%s"):format(setmetatable({}, { __tostring = format_deep }))
+                end
+                return function(n) return (pcall(format_deep)) end
+            ]=]
+            local state = mt.newstate(nil, code)
+            local function host(n)
+                if n == 0 then
+                    return pcall(state.call, state)
+                end
+                return (("x"):gsub("x", function() host(n - 1) end))
+            end
+            for n = 0, 190 do
+                pcall(host, n)
+            end
+            print("survived")
+        ]])
+        file:close()
+        local output = io.popen("ulimit -s 512; lua5.4 " .. script .. " 2>&1")
+        local text = output:read("a")
+        output:close()
+        os.remove(script)
+        assert.matches("survived", text)
+    end)
+
     it("ends in a Lua error before a small thread's C stack does", function()
         local thread = assert(require("luv").new_thread({ stack_size = 256 * 1024 }, function()
             local mt = require("mtstates")

@@ -152,6 +152,17 @@ describe("newstate", function()
         end):call())
     end)
 
+    it("refuses a captured upvalue that has the globals, too", function()
+        local globals = _G
+        assert.matches("setup function uses upvalue 'globals'",
+            support.error_of(mtstates.newstate, function()
+                local say = print
+                return function()
+                    return globals, say
+                end
+            end))
+    end)
+
     it("takes a stripped function whose only upvalue is the globals", function()
         local stripped = load(string.dump(function()
             local kind = type(print)
