@@ -12,6 +12,12 @@ function(mtstates_compile_options target)
                          $<$<BOOL:${MTSTATES_WERROR}>:-Werror> -fno-omit-frame-pointer -fno-plt)
 endfunction()
 
+# Tests load the module as built.
+set(MTSTATES_TEST_ENVIRONMENT
+    "LUA_CPATH=${CMAKE_BINARY_DIR}/?.so\\;\\;"
+    "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1"
+    "UBSAN_OPTIONS=print_stacktrace=1")
+
 # mtstates_add_test(name command...): a test that runs in the source folder.
 function(mtstates_add_test name)
   add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})

@@ -73,6 +73,15 @@ describe("recursion without end", function()
     end)
 
     it("ends in a Lua error before a small thread's C stack does", function()
+        local report = mtstates.newstate("small stack result", function()
+            local ok, message
+            return function(...)
+                if select("#", ...) > 0 then
+                    ok, message = ...
+                end
+                return ok, message
+            end
+        end)
         local thread = assert(require("luv").new_thread({ stack_size = 256 * 1024 }, function()
             local mt = require("mtstates")
             local result = mt.state("small stack result")
@@ -88,17 +97,8 @@ describe("recursion without end", function()
             local ok, message = pcall(states[1].call, states[1])
             result:call(ok, message)
         end))
-        local result = mtstates.newstate("small stack result", function()
-            local ok, message
-            return function(...)
-                if select("#", ...) > 0 then
-                    ok, message = ...
-                end
-                return ok, message
-            end
-        end)
         thread:join()
-        local ok, message = result:call()
+        local ok, message = report:call()
         assert.is_false(ok)
         assert.matches("stack overflow", message)
     end)

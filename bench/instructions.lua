@@ -1,0 +1,129 @@
+-- How many instructions one operation takes, as callgrind counts them: repeatable where clocks are not.
+--
+--     lua5.4 bench/instructions.lua check    compares with bench/instructions.txt; exit status 1 when
+--                                            an operation takes over 3 % more than recorded there
+--     lua5.4 bench/instructions.lua record   measures and writes that file
+--
+-- Needs valgrind, and mtstates on package.cpath. The counts include Lua's own loop round the operation;
+-- they belong to the compiler and the Lua that made them, here Debian 12's.
+local RECORD = "bench/instructions.txt"
+local TOLERANCE = 1.03
+local FEW, MANY = 2000, 6000
+
+local function echo()
+    return function(...)
+        return ...
+    end
+end
+
+-- Each gives a function that does the operation once.
+local operations = {
+    { "call ()", function(mt)
+        local s = mt.newstate(echo)
+        return function() s:call() end
+    end },
+    { "call (i)", function(mt)
+        local s = mt.newstate(echo)
+        return function() s:call(1) end
+    end },
+    { "call (i,i,i)", function(mt)
+        local s = mt.newstate(echo)
+        return function() s:call(1, 2, 3) end
+    end },
+    { "call (f,b,nil)", function(mt)
+        local s = mt.newstate(echo)
+        return function() s:call(1.5, true, nil) end
+    end },
+    { "call (short)", function(mt)
+        local s = mt.newstate(echo)
+        return function() s:call("hello") end
+    end },
+    { "call (short,short,short)", function(mt)
+        local s = mt.newstate(echo)
+        return function() s:call("hello", "small", "world") end
+    end },
+    { "call (1KB)", function(mt)
+        local s, text = mt.newstate(echo), ("k"):rep(1024)
+        return function() s:call(text) end
+    end },
+    { "call (16KB)", function(mt)
+        local s, text = mt.newstate(echo), ("k"):rep(16384)
+        return function() s:call(text) end
+    end },
+    { "look-up by id", function(mt)
+        local s = mt.newstate(echo)
+        local id = s:id()
+        return function() mt.state(id) end, s
+    end },
+    { "look-up by name", function(mt)
+        local s = mt.newstate("the name", echo)
+        return function() mt.state("the name") end, s
+    end },
+}
+
+local function find(name)
+    for _, operation in ipairs(operations) do
+        if operation[1] == name then
+            return operation[2]
+        end
+    end
+    error("no operation " .. name)
+end
+
+-- In valgrind: does one operation `count` times.
+local function run(name, count)
+    local operation, state = find(name)(require("mtstates"))
+    for _ = 1, count do
+        operation()
+    end
+    assert(operation or state) -- what owns the state stays until here
+end
+
+local function collected(name, count)
+    local command = ("valgrind --tool=callgrind --callgrind-out-file=/dev/null lua5.4 %s run '%s' %d 2>&1")
+        :format(arg[0], name, count)
+    local pipe = assert(io.popen(command))
+    local output = pipe:read("a")
+    assert(pipe:close(), output)
+    return assert(tonumber(output:match("Collected : (%d+)")), output)
+end
+
+-- What is the same in both runs, the start of Lua for one, cancels out.
+local function measure(name)
+    return (collected(name, MANY) - collected(name, FEW)) // (MANY - FEW)
+end
+
+local function record()
+    local file = assert(io.open(RECORD, "w"))
+    for _, operation in ipairs(operations) do
+        local count = measure(operation[1])
+        file:write(("%6d  %s\n"):format(count, operation[1]))
+        print(("%6d  %s"):format(count, operation[1]))
+    end
+    file:close()
+end
+
+local function check()
+    local worse = 0
+    for line in io.lines(RECORD) do
+        local recorded, name = line:match("^%s*(%d+)%s+(.+)$")
+        local count = measure(name)
+        local ok = count <= tonumber(recorded) * TOLERANCE
+        worse = worse + (ok and 0 or 1)
+        print(("%-26s %6d instructions, %6d recorded%s"):format(name, count, recorded,
+            ok and "" or "  MORE THAN 3 % WORSE"))
+    end
+    return worse == 0
+end
+
+local command = arg[1]
+if command == "run" then
+    run(arg[2], tonumber(arg[3]))
+elseif command == "record" then
+    record()
+elseif command == "check" then
+    os.exit(check())
+else
+    io.stderr:write("usage: lua5.4 bench/instructions.lua check|record\n")
+    os.exit(2)
+end
