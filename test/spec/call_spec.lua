@@ -1,11 +1,7 @@
 local mtstates = require("mtstates")
 local support = require("support")
 
-local function echo()
-    return function(...)
-        return ...
-    end
-end
+local echo = support.echo
 
 local function error_name(name)
     return "^" .. mtstates.error[name]:gsub("%.", "%%.")

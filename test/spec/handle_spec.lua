@@ -1,11 +1,7 @@
 local mtstates = require("mtstates")
 local support = require("support")
 
-local function echo()
-    return function(...)
-        return ...
-    end
-end
+local echo = support.echo
 
 local function closed(f, ...)
     assert.matches("^" .. mtstates.error.object_closed, support.error_of(f, ...))
@@ -231,13 +227,7 @@ end)
 
 describe("the last owning handle", function()
     it("closes an idle state there and then", function()
-        local log = mtstates.newstate("owner log", function()
-            local count = 0
-            return function(n)
-                count = count + n
-                return count
-            end
-        end)
+        local log = support.adder("owner log")
         local state = mtstates.newstate(function() -- luacheck: ignore
             local mt = require("mtstates")
             keep = setmetatable({}, { -- luacheck: ignore

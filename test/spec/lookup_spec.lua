@@ -1,11 +1,7 @@
 local mtstates = require("mtstates")
 local support = require("support")
 
-local function echo()
-    return function(...)
-        return ...
-    end
-end
+local echo = support.echo
 
 describe("state", function()
     it("finds a state by id and by name, with a handle that does not own", function()

@@ -1,11 +1,7 @@
 local mtstates = require("mtstates")
 local support = require("support")
 
-local function echo()
-    return function(...)
-        return ...
-    end
-end
+local echo = support.echo
 
 describe("newstate", function()
     it("returns an owning handle and the further results of setup", function()

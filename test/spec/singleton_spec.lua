@@ -2,11 +2,7 @@ local mtstates = require("mtstates")
 local support = require("support")
 local uv = require("luv")
 
-local function echo()
-    return function(...)
-        return ...
-    end
-end
+local echo = support.echo
 
 describe("singleton", function()
     it("makes the state when there is none, then gives it to all, as owning handles", function()
@@ -108,13 +104,7 @@ describe("singleton", function()
     end)
 
     it("is made once when many threads ask at the same time", function()
-        local counter = mtstates.newstate("made counter", function()
-            local n = 0
-            return function(by)
-                n = n + by
-                return n
-            end
-        end)
+        local counter = support.adder("made counter")
         local threads = {}
         for i = 1, 6 do
             threads[i] = support.thread(function()
@@ -141,13 +131,7 @@ describe("singleton", function()
     end)
 
     it("makes one of those who wait the next maker when making fails", function()
-        local attempts = mtstates.newstate("attempts", function()
-            local n = 0
-            return function(by)
-                n = n + by
-                return n
-            end
-        end)
+        local attempts = support.adder("attempts")
         local threads = {}
         for i = 1, 4 do
             threads[i] = support.thread(function()

@@ -4,6 +4,24 @@ local uv = require("luv")
 
 local support = {}
 
+-- A setup whose callback returns what it is given.
+function support.echo()
+    return function(...)
+        return ...
+    end
+end
+
+-- A state that adds up what it is called with, and returns the sum.
+function support.adder(name)
+    return mtstates.newstate(name, function()
+        local sum = 0
+        return function(n)
+            sum = sum + (n or 0)
+            return sum
+        end
+    end)
+end
+
 -- Waits until `condition` returns something true, and returns it; fails after ten seconds.
 function support.eventually(condition)
     local deadline = uv.hrtime() + 10e9

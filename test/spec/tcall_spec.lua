@@ -2,11 +2,7 @@ local mtstates = require("mtstates")
 local support = require("support")
 local uv = require("luv")
 
-local function echo()
-    return function(...)
-        return ...
-    end
-end
+local echo = support.echo
 
 local function elapsed(f, ...)
     local start = uv.hrtime()

@@ -1,16 +1,7 @@
 local mtstates = require("mtstates")
 local support = require("support")
 
--- A state that adds up what it is given.
-local function adder(name)
-    return mtstates.newstate(name, function()
-        local sum = 0
-        return function(n)
-            sum = sum + (n or 0)
-            return sum
-        end
-    end)
-end
+local adder = support.adder
 
 describe("threads", function()
     it("of luv call one state by id, carried as a double, and refusals lose nothing", function()
