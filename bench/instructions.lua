@@ -53,6 +53,9 @@ local operations = {
         local s, text = mt.newstate(echo), ("k"):rep(16384)
         return function() s:call(text) end
     end },
+    { "make and close", function(mt)
+        return function() mt.newstate(echo):close() end
+    end },
     { "look-up by id", function(mt)
         local s = mt.newstate(echo)
         local id = s:id()

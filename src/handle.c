@@ -8,7 +8,7 @@
 #include <lauxlib.h>
 
 #define UPVALUE_METATABLE lua_upvalueindex(1)
-#define UPVALUE_STRAYS lua_upvalueindex(2)
+#define UPVALUE_HOST lua_upvalueindex(2)
 
 /* The handle's user value: the refusal, once it was raised. */
 enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
@@ -16,19 +16,28 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 /* A longer timeout, in seconds, is taken for "for ever". */
 #define TIMEOUT_MAX 1e9
 
-/* The host's handles that were made in finalizers. */
-struct strays {
-    struct handle *first;
-    bool closed; /* the host closes, and the last chance to give up handles has passed */
+/* What the module knows of a host. */
+struct host {
+    struct handle *strays; /* the handles that were made in finalizers */
+    bool closed;           /* it closes, and the last chance to give up handles has passed */
+    int untold_kilobytes;  /* of new states, that its collector has not been told of */
 };
 
-static void stray_add(struct strays *strays, struct handle *h)
+/*
+ * A state weighs on the host's collector as a few bytes of handle. So the host is told of the
+ * memory whenever WEIGHT_STEP has come together, times WEIGHT_FACTOR: a collector with Lua's
+ * default pause starts when its debt has grown to the size of its heap, so hosts with a heap much
+ * larger than their states would keep too many dropped ones.
+ */
+enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4 };
+
+static void stray_add(struct host *host, struct handle *h)
 {
-    h->next_stray = strays->first;
-    h->stray = &strays->first;
-    if (strays->first != NULL)
-        strays->first->stray = &h->next_stray;
-    strays->first = h;
+    h->next_stray = host->strays;
+    h->stray = &host->strays;
+    if (host->strays != NULL)
+        host->strays->stray = &h->next_stray;
+    host->strays = h;
 }
 
 static void stray_remove(struct handle *h)
@@ -63,17 +72,18 @@ static void finalize(struct handle *h)
 
 struct handle *handle_new(lua_State *L, bool owns)
 {
-    struct strays *strays = lua_touserdata(L, UPVALUE_STRAYS);
-    if (strays->closed)
+    struct host *host = lua_touserdata(L, UPVALUE_HOST);
+    if (host->closed)
         luaL_error(L, "this Lua state is closing");
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
     h->state = h->held = NULL;
     h->owns = owns;
+    h->kilobytes = 0;
     h->stray = NULL;
     lua_pushvalue(L, UPVALUE_METATABLE);
     lua_setmetatable(L, -2);
     if (lua_gc(L, LUA_GCISRUNNING) != 1) /* in a finalizer, or stopped by the user */
-        stray_add(strays, h);
+        stray_add(host, h);
     return h;
 }
 
@@ -333,26 +343,25 @@ static void push_metatable(lua_State *L)
     lua_setfield(L, LUA_REGISTRYINDEX, HANDLE_TYPE); /* last: whoever finds it finds it whole */
 }
 
-static int strays_gc(lua_State *L)
+static int host_gc(lua_State *L)
 {
-    struct strays *strays = lua_touserdata(L, 1);
-    while (strays->first != NULL)
-        finalize(strays->first);
-    strays->closed = true;
+    struct host *host = lua_touserdata(L, 1);
+    while (host->strays != NULL)
+        finalize(host->strays);
+    host->closed = true;
     return 0;
 }
 
-static void push_strays(lua_State *L)
+static void push_host(lua_State *L)
 {
     static const char key = 0; /* of the registry: the address */
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
         return;
     lua_pop(L, 1);
-    struct strays *strays = lua_newuserdatauv(L, sizeof *strays, 0);
-    strays->first = NULL;
-    strays->closed = false;
+    struct host *host = lua_newuserdatauv(L, sizeof *host, 0);
+    *host = (struct host){NULL, false, 0};
     lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, strays_gc);
+    lua_pushcfunction(L, host_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     lua_pushvalue(L, -1);
@@ -362,5 +371,16 @@ static void push_strays(lua_State *L)
 void handle_push_upvalues(lua_State *L)
 {
     push_metatable(L);
-    push_strays(L);
+    push_host(L);
+}
+
+void handle_tell_weight(lua_State *L, const struct handle *h)
+{
+    struct host *host = lua_touserdata(L, UPVALUE_HOST);
+    host->untold_kilobytes += h->kilobytes;
+    if (host->untold_kilobytes < WEIGHT_STEP || lua_gc(L, LUA_GCISRUNNING) != 1)
+        return;
+    int told = host->untold_kilobytes * WEIGHT_FACTOR;
+    host->untold_kilobytes = 0;
+    lua_gc(L, LUA_GCSTEP, told);
 }

@@ -3,7 +3,7 @@
  *
  * Functions that make handles, and all methods, have the metatable of handles as their first
  * upvalue: comparing with it is how a handle is known, at a third of what luaL_checkudata costs.
- * The second upvalue of those that make handles is the strays of the host.
+ * The second upvalue of those that make handles is what the module knows of the host.
  *
  * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
  * not of those that these finalizers make. A handle made in a finalizer would then keep its state
@@ -22,6 +22,7 @@ struct handle {
     bool owns;           /* has an owner's share of `state` */
     struct state *held; /* has a reference, until the collector takes the handle: a method that runs
                            may meet its own handle given up, and still needs the record */
+    int kilobytes;      /* what the state weighed when this handle's function made it */
     struct handle **stray; /* what points to this handle among the strays; NULL: it is not there */
     struct handle *next_stray;
 };
@@ -40,5 +41,11 @@ void handle_push_upvalues(lua_State *L);
  * time. Only in a function with both upvalues. [-0, +1, e]
  */
 struct handle *handle_new(lua_State *L, bool owns);
+
+/*
+ * Tells the host's collector of the memory behind a handle whose state was just made. Finalizers of
+ * the host may run. Only in a function with both upvalues. [-0, +0, -]
+ */
+void handle_tell_weight(lua_State *L, const struct handle *h);
 
 #endif

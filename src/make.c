@@ -11,14 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/*
- * A state weighs on the host's collector as a few bytes of handle. So the host is told of the
- * memory, times this: a collector with Lua's default pause starts when its debt has grown to the
- * size of its heap, so hosts with a heap much larger than their states would keep too many dropped
- * ones.
- */
-enum { WEIGHT_FACTOR = 4 };
-
 /* ---- the setup function's code ---- */
 
 struct code {
@@ -314,13 +306,6 @@ static int raise_no_memory(lua_State *host, const struct recipe *recipe)
     return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for '%s'", recipe->function);
 }
 
-/* Tells the host's collector what hangs on the new handle. Finalizers of the host may run here. */
-static void tell_weight(lua_State *host, int kilobytes)
-{
-    if (lua_gc(host, LUA_GCISRUNNING) == 1)
-        lua_gc(host, LUA_GCSTEP, kilobytes * WEIGHT_FACTOR);
-}
-
 int make_state(lua_State *host, const struct recipe *recipe, struct handle *handle)
 {
     struct thread *self = thread_self();
@@ -359,9 +344,8 @@ int make_state(lua_State *host, const struct recipe *recipe, struct handle *hand
     }
     lua_settop(target, STATE_SLOT_HANDLER);
     state_push_callback(target);
-    int kilobytes = lua_gc(target, LUA_GCCOUNT);
+    handle->kilobytes = lua_gc(target, LUA_GCCOUNT);
     PROBE_STATE(state_make, state);
     state_leave(state, self);
-    tell_weight(host, kilobytes);
     return count;
 }

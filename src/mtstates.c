@@ -116,7 +116,9 @@ static int module_newstate(lua_State *L)
     check_nesting(L, r.function);
     struct handle *h = handle_new(L, true);
     lua_insert(L, r.setup++); /* right below what the results replace */
-    return 1 + make_state(L, &r, h);
+    int results = make_state(L, &r, h);
+    handle_tell_weight(L, h);
+    return 1 + results;
 }
 
 /* What was looked for is described on top of the stack. */
@@ -219,6 +221,7 @@ static int module_singleton(lua_State *L)
         make_singleton(L, &r, h, making);
     if (found == SINGLETON_MAKE || found == SINGLETON_FOUND) {
         lua_settop(L, 1);
+        handle_tell_weight(L, h);
         return 1;
     }
     push_name_description(L, r.name, r.name_length);
