@@ -164,6 +164,16 @@ static bool segment_add(struct arena *a)
     return true;
 }
 
+static void batch_release(struct arena *a)
+{
+    arena_hold(a); /* waits for a walker; the next one cannot reach the batch any more */
+    arena_release(a);
+    while (a->waiting > 0) {
+        a->waiting--;
+        block_push(a, a->batch[a->waiting].block, a->batch[a->waiting].class);
+    }
+}
+
 /* ---- sweeping ---- */
 
 static int compare_addresses(const void *a, const void *b)
@@ -231,6 +241,7 @@ static void free_unused(struct arena *a)
 static void sweep(struct arena *a)
 {
     size_t count = 0;
+    batch_release(a);
     for (struct arena_segment *s = a->segments; s != NULL; s = s->next)
         count++;
     struct arena_segment **sorted = malloc(count * sizeof *sorted);
@@ -247,22 +258,15 @@ static void sweep(struct arena *a)
         free(sorted);
     }
     set_sweep(a);
-    size_t again = a->small_free + a->small_total / 8; /* what is scattered may stay scattered */
+    /* What is scattered may stay scattered: not again before half of what is in use is free, too.
+     */
+    size_t in_use = a->small_total - a->small_free - (size_t)(a->end - a->next);
+    size_t again = a->small_free + in_use / 2;
     if (a->sweep_at < again)
         a->sweep_at = again;
 }
 
 /* ---- blocks ---- */
-
-static void batch_release(struct arena *a)
-{
-    arena_hold(a); /* waits for a walker; the next one cannot reach the batch any more */
-    arena_release(a);
-    while (a->waiting > 0) {
-        a->waiting--;
-        block_push(a, a->batch[a->waiting].block, a->batch[a->waiting].class);
-    }
-}
 
 static void small_free(struct arena *a, void *block, unsigned class)
 {
