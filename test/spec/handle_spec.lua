@@ -254,6 +254,8 @@ describe("the last owning handle", function()
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
         assert.matches("^" .. mtstates.error.unknown_object,
             support.error_of(mtstates.state, "abandoned"))
+        local heir = mtstates.newstate("abandoned", echo)
+        assert.equal(heir, mtstates.state("abandoned"))
         assert.same({ true, "done" }, { release() })
         closed(weak.call, weak)
     end)
