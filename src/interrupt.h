@@ -17,12 +17,13 @@
  * What stays open, since Lua gives no better way in: lua_sethook writes plain fields (hook,
  * hookmask, hookcount, and `trap` in each call record) that the running thread reads and writes
  * without atomics.
- *  - Such a write can get lost if it meets Lua's own write of `trap` between two of its
- * instructions just as an earlier hook ends; the next interrupt, call or resume then makes up for
- * it.
- *  - A walker that is held up between two instructions while the call record it looks at goes from
- * a Lua function to a pcall of the same coroutine would write into a field of that pcall. On the
- *    main coroutine Lua does not use the field.
+ *
+ * Such a write can get lost if it meets Lua's own write of `trap` between two of its instructions
+ * just as an earlier hook ends; the next interrupt, call or resume then makes up for it.
+ *
+ * A walker that is held up between two instructions while the call record it looks at goes from a
+ * Lua function to a pcall of the same coroutine would write into a field of that pcall. On the main
+ * coroutine Lua does not use the field.
  */
 #ifndef MTSTATES_INTERRUPT_H
 #define MTSTATES_INTERRUPT_H

@@ -73,18 +73,8 @@ describe("recursion without end", function()
     end)
 
     it("ends in a Lua error before a small thread's C stack does", function()
-        local report = mtstates.newstate("small stack result", function()
-            local ok, message
-            return function(...)
-                if select("#", ...) > 0 then
-                    ok, message = ...
-                end
-                return ok, message
-            end
-        end)
-        local thread = assert(require("luv").new_thread({ stack_size = 256 * 1024 }, function()
+        local thread = support.thread_with({ stack_size = 256 * 1024 }, function()
             local mt = require("mtstates")
-            local result = mt.state("small stack result")
             local states = {}
             for i = 1, 50 do
                 states[i] = mt.newstate("small " .. i, false, function(next_name)
@@ -94,11 +84,9 @@ describe("recursion without end", function()
                     end
                 end, "small " .. (i % 50 + 1))
             end
-            local ok, message = pcall(states[1].call, states[1])
-            result:call(ok, message)
-        end))
-        thread:join()
-        local ok, message = report:call()
+            states[1]:call()
+        end)
+        local ok, message = thread.join()
         assert.is_false(ok)
         assert.matches("stack overflow", message)
     end)

@@ -38,6 +38,11 @@ end
 -- Runs `body(...)`, a function without upvalues, in a luv thread; join() gives `true, result` or
 -- `false, error`, the result being a scalar.
 function support.thread(body, ...)
+    return support.thread_with({}, body, ...)
+end
+
+-- The same with luv's options for threads.
+function support.thread_with(options, body, ...)
     local outcome = mtstates.newstate(function()
         local ok, value
         return function(...)
@@ -47,7 +52,7 @@ function support.thread(body, ...)
             return ok, value
         end
     end)
-    local handle = assert(uv.new_thread(function(code, id, ...)
+    local handle = assert(uv.new_thread(options, function(code, id, ...)
         local mt = require("mtstates")
         local report = mt.state(id)
         local ok, value = pcall(load(code, "=thread", "b"), ...)
