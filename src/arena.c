@@ -10,6 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* Out of line, so that what happens all the time needs no stack frame. */
+#define SELDOM __attribute__((noinline))
+
 #define SEGMENT_MIN ((size_t)1024)
 #define SEGMENT_MAX ((size_t)256 * 1024)
 
@@ -28,6 +31,8 @@ struct arena_segment {
     size_t size; /* with this header */
     size_t free; /* a sweep's count */
 };
+
+_Static_assert(sizeof(struct arena_large) % ARENA_GRAIN == 0, "what follows it has to be aligned");
 
 static size_t class_size(unsigned class)
 {
@@ -238,7 +243,7 @@ static void free_unused(struct arena *a)
 }
 
 /* Gives back the segments that are all free. Without memory for the work it is left for later. */
-static void sweep(struct arena *a)
+static SELDOM void sweep(struct arena *a)
 {
     size_t count = 0;
     batch_release(a);
@@ -266,25 +271,21 @@ static void sweep(struct arena *a)
         a->sweep_at = again;
 }
 
-/* ---- blocks ---- */
+/* ---- small blocks ---- */
 
-static void small_free(struct arena *a, void *block, unsigned class)
+/*
+ * A walker may meet a new call record before the record's own pointers, where the hardware reorders
+ * stores; it then finds them NULL instead of what was there before. Pairs with the data dependency
+ * of the walker's loads.
+ */
+static void walked_clear(void *block, unsigned class)
 {
-    if (a->dropping)
-        return;
-    if (is_walked(class)) {
-        if (a->waiting == ARENA_BATCH)
-            batch_release(a);
-        a->batch[a->waiting].block = block;
-        a->batch[a->waiting++].class = class;
-        return;
-    }
-    block_push(a, block, class);
-    if (a->small_free >= a->sweep_at)
-        sweep(a);
+    memset(block, 0, class_size(class));
+    atomic_thread_fence(memory_order_release);
 }
 
-static void *small_allocate(struct arena *a, unsigned class)
+/* From the free list or from what the newest segment has left; NULL when neither has any. */
+static inline void *small_take(struct arena *a, unsigned class)
 {
     struct arena_block *b = a->free[class];
     if (b != NULL) {
@@ -292,59 +293,104 @@ static void *small_allocate(struct arena *a, unsigned class)
         a->small_free -= class_size(class);
         return b;
     }
-    if ((size_t)(a->end - a->next) < class_size(class) && !segment_add(a))
+    if ((size_t)(a->end - a->next) < class_size(class))
         return NULL;
-    b = (void *)a->next;
+    void *cut = a->next;
     a->next += class_size(class);
-    return b;
+    return cut;
 }
 
-/*
- * A walker may meet a new call record before the record's own pointers, where the hardware reorders
- * stores; it then finds them NULL instead of what was there before. Pairs with the data dependency
- * of the walker's loads.
- */
-static void *walked_allocate(struct arena *a, unsigned class)
+static void *small_allocate(struct arena *a, unsigned class)
 {
-    void *block = small_allocate(a, class);
-    if (block != NULL) {
-        memset(block, 0, class_size(class));
-        atomic_thread_fence(memory_order_release);
-    }
+    void *block = small_take(a, class);
+    if (block == NULL && segment_add(a))
+        block = small_take(a, class);
+    if (block != NULL && is_walked(class))
+        walked_clear(block, class);
     return block;
+}
+
+static SELDOM void walked_free(struct arena *a, void *block, unsigned class)
+{
+    if (a->waiting == ARENA_BATCH)
+        batch_release(a);
+    a->batch[a->waiting].block = block;
+    a->batch[a->waiting++].class = class;
+}
+
+static inline void small_free(struct arena *a, void *block, unsigned class)
+{
+    if (is_walked(class)) {
+        walked_free(a, block, class);
+        return;
+    }
+    block_push(a, block, class);
+    if (a->small_free >= a->sweep_at)
+        sweep(a);
+}
+
+/* ---- large blocks: a header in front, by which closing finds those that are left ---- */
+
+static struct arena_large *large_of(void *block)
+{
+    return (struct arena_large *)block - 1;
+}
+
+/* Into the list, or into the place it had before it moved. */
+static void *large_link(struct arena_large *l)
+{
+    l->previous->next = l->next->previous = l;
+    return l + 1;
 }
 
 static void *large_allocate(struct arena *a, size_t size)
 {
-    if (size > a->reserve_size)
-        return malloc(size);
-    void *block = a->reserve;
-    a->reserve = NULL;
-    a->reserve_size = 0;
-    return block;
+    struct arena_large *l = a->reserve;
+    if (size <= a->reserve_size) {
+        a->reserve = NULL;
+        a->reserve_size = 0;
+    } else if ((l = malloc(sizeof *l + size)) == NULL) {
+        return NULL;
+    }
+    l->previous = &a->large;
+    l->next = a->large.next;
+    return large_link(l);
 }
+
+static void *large_resize(void *block, size_t size)
+{
+    struct arena_large *l = realloc(large_of(block), sizeof *l + size);
+    return l != NULL ? large_link(l) : NULL;
+}
+
+static SELDOM void large_free(void *block)
+{
+    struct arena_large *l = large_of(block);
+    l->previous->next = l->next;
+    l->next->previous = l->previous;
+    free(l);
+}
+
+/* ---- blocks ---- */
 
 static void *block_allocate(struct arena *a, size_t size)
 {
-    if (size > ARENA_SMALL_MAX)
-        return large_allocate(a, size);
-    unsigned class = class_of(size);
-    return is_walked(class) ? walked_allocate(a, class) : small_allocate(a, class);
+    return size <= ARENA_SMALL_MAX ? small_allocate(a, class_of(size)) : large_allocate(a, size);
 }
 
-static void block_free(struct arena *a, void *block, size_t size)
+static inline void block_free(struct arena *a, void *block, size_t size)
 {
     if (size <= ARENA_SMALL_MAX)
         small_free(a, block, class_of(size));
     else
-        free(block);
+        large_free(block);
 }
 
 static void *block_resize(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
     bool was_large = old_size > ARENA_SMALL_MAX, is_large = new_size > ARENA_SMALL_MAX;
     if (was_large && is_large)
-        return realloc(block, new_size);
+        return large_resize(block, new_size);
     if (!was_large && !is_large && class_of(old_size) == class_of(new_size))
         return block;
     void *moved = block_allocate(a, new_size);
@@ -355,21 +401,38 @@ static void *block_resize(struct arena *a, void *block, size_t old_size, size_t 
     return moved;
 }
 
+static SELDOM void *resize_slowly(struct arena *a, void *block, size_t old_size, size_t new_size)
+{
+    if (block == NULL) {
+        old_size = 0; /* was a type tag */
+        block = block_allocate(a, new_size);
+    } else {
+        block = block_resize(a, block, old_size, new_size);
+    }
+    if (block != NULL)
+        a->used += new_size - old_size;
+    return block;
+}
+
 void *arena_resize(void *ud, void *block, size_t old_size, size_t new_size)
 {
     struct arena *a = ud;
-    void *result = NULL;
-    if (block == NULL) {
-        old_size = 0; /* was a type tag */
-        if (new_size != 0 && (result = block_allocate(a, new_size)) == NULL)
-            return NULL;
-    } else if (new_size == 0) {
-        block_free(a, block, old_size);
-    } else if ((result = block_resize(a, block, old_size, new_size)) == NULL) {
+    if (new_size == 0) {
+        if (block != NULL) {
+            a->used -= old_size;
+            block_free(a, block, old_size);
+        }
         return NULL;
     }
-    a->used += new_size - old_size;
-    return result;
+    if (block == NULL && new_size <= ARENA_SMALL_MAX) {
+        unsigned class = class_of(new_size);
+        void *taken = is_walked(class) ? NULL : small_take(a, class);
+        if (taken != NULL) {
+            a->used += new_size;
+            return taken;
+        }
+    }
+    return resize_slowly(a, block, old_size, new_size);
 }
 
 bool arena_reserve_slowly(struct arena *a, size_t size)
@@ -379,10 +442,10 @@ bool arena_reserve_slowly(struct arena *a, size_t size)
         return false;
     if (size <= ARENA_SMALL_MAX || size <= a->reserve_size)
         return true;
-    void *block = realloc(a->reserve, size);
-    if (block == NULL)
+    struct arena_large *l = realloc(a->reserve, sizeof *l + size);
+    if (l == NULL)
         return false;
-    a->reserve = block;
+    a->reserve = l;
     a->reserve_size = size;
     return true;
 }
@@ -391,12 +454,8 @@ bool arena_init(struct arena *a)
 {
     pthread_once(&walked_once, find_walked);
     memset(a, 0, sizeof *a);
+    a->large.next = a->large.previous = &a->large;
     return pthread_mutex_init(&a->walk, NULL) == 0;
-}
-
-void arena_drop(struct arena *a)
-{
-    a->dropping = true;
 }
 
 void arena_clear(struct arena *a)
@@ -405,7 +464,12 @@ void arena_clear(struct arena *a)
         next = s->next;
         segment_free(s);
     }
+    for (struct arena_large *l = a->large.next, *next; l != &a->large; l = next) {
+        next = l->next;
+        free(l);
+    }
     a->segments = NULL;
+    a->large.next = a->large.previous = &a->large;
     free(a->reserve);
     a->reserve = NULL;
 }

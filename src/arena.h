@@ -6,8 +6,8 @@
  * wait in a list per class. Larger blocks are the system's own. Segments start small and grow with
  * the arena, so that an idle state has little room that it does not use. Once much of what a burst
  * took is free again, a sweep over the free lists finds the segments that have nothing left in use,
- * and gives them back to the system. Closing gives back the rest at once: in the last phase, when
- * the interpreter only takes itself apart, freeing a small block costs nothing.
+ * and gives them back to the system. Closing gives back everything at once, without a look at what
+ * is in it.
  *
  * `used` counts the bytes that Lua has asked for and not freed, to the byte.
  *
@@ -35,17 +35,21 @@
 struct arena_block;
 struct arena_segment;
 
+struct arena_large {
+    struct arena_large *next, *previous;
+};
+
 struct arena {
+    size_t used; /* bytes that Lua has */
     struct arena_block *free[ARENA_CLASSES];
     char *next, *end; /* what the newest segment has left */
     struct arena_segment *segments;
-    size_t used;        /* bytes that Lua has */
-    size_t small_free;  /* bytes in the free lists */
-    size_t small_total; /* bytes of all segments */
-    size_t sweep_at;    /* small_free that starts the next sweep */
-    void *reserve;      /* for the next large block; see arena_reserve */
+    struct arena_large large;    /* the ring's anchor */
+    size_t small_free;           /* bytes in the free lists */
+    size_t small_total;          /* bytes of all segments */
+    size_t sweep_at;             /* small_free that starts the next sweep */
+    struct arena_large *reserve; /* for the next large block; see arena_reserve */
     size_t reserve_size;
-    bool dropping;
     unsigned waiting; /* blocks in the batch */
     struct {
         void *block;
@@ -74,10 +78,7 @@ static inline bool arena_reserve(struct arena *a, size_t size)
     return arena_reserve_slowly(a, size);
 }
 
-/* From now on small blocks that are freed need not be found again: arena_clear follows. */
-void arena_drop(struct arena *a);
-
-/* Gives back everything; Lua has freed its large blocks. Only hold and release work after this. */
+/* Gives back everything, used or not. Only hold and release work after this. */
 void arena_clear(struct arena *a);
 void arena_destroy(struct arena *a);
 

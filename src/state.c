@@ -19,22 +19,25 @@ static void state_free(struct record *r)
     free(s);
 }
 
-static int on_interpreter_close(lua_State *target)
+/*
+ * The first object with a finalizer has the last one that runs, before any memory goes, whoever
+ * closes the interpreter: interpreter_close, or os.exit from inside.
+ */
+static int on_last_finalizer(lua_State *target)
 {
-    interrupt_detach(interrupt_of(target));
+    struct state *s = state_of(target);
+    interrupt_detach(&s->interrupt);
+    if (s->finalized != NULL)
+        longjmp(*s->finalized, 1);
     return 0;
 }
 
 static int set_self(lua_State *target)
 {
     lua_rawsetp(target, LUA_REGISTRYINDEX, &self_key);
-    /*
-     * The first object with a finalizer has the last one that runs, before any memory goes, whoever
-     * closes the interpreter: it may be os.exit, from inside.
-     */
     lua_newuserdatauv(target, 0, 0);
     lua_createtable(target, 0, 1);
-    lua_pushcfunction(target, on_interpreter_close);
+    lua_pushcfunction(target, on_last_finalizer);
     lua_setfield(target, -2, "__gc");
     lua_setmetatable(target, -2);
     lua_rawsetp(target, LUA_REGISTRYINDEX, &guard_key);
@@ -72,6 +75,7 @@ struct state *state_new(struct thread *self, const char *name, size_t name_lengt
         goto no_ownership;
     if (!arena_init(&s->arena))
         goto no_arena;
+    s->finalized = NULL;
     s->target = interpreter_new(s);
     if (s->target == NULL)
         goto no_interpreter;
@@ -124,11 +128,18 @@ static pthread_key_t closings_key;
 static pthread_once_t closings_once = PTHREAD_ONCE_INIT;
 static bool closings_watched;
 
+/*
+ * Once the finalizers have run, Lua would free object by object what goes with the arena at once,
+ * so the last finalizer jumps out of lua_close: over frames of Lua and of on_last_finalizer, which
+ * hold nothing but memory of the arena.
+ */
 static void interpreter_close(struct state *s)
 {
+    jmp_buf finalized;
     PROBE_STATE(state_close, s);
-    arena_drop(&s->arena);
-    lua_close(s->target);
+    s->finalized = &finalized;
+    if (_setjmp(finalized) == 0)
+        lua_close(s->target);
     arena_clear(&s->arena);
     s->target = NULL;
     ownership_end_close(&s->ownership);

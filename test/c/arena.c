@@ -106,6 +106,23 @@ static void blocks_keep_their_bytes_and_the_count_is_exact(uint64_t seed)
     arena_destroy(&a);
 }
 
+/* The leak check of the sanitizer build is the judge. */
+static void destroying_gives_back_what_is_in_use(void)
+{
+    struct arena a;
+    CHECK(arena_init(&a));
+    for (size_t size = 1; size < 5000; size += 7) {
+        void *block = arena_resize(&a, NULL, 0, size);
+        CHECK(block != NULL);
+        if (size % 3 == 0)
+            arena_resize(&a, block, size, size + 1000);
+        else if (size % 3 == 1)
+            arena_resize(&a, block, size, 0);
+    }
+    CHECK(arena_reserve(&a, 10000));
+    arena_destroy(&a);
+}
+
 /* ---- reservations ---- */
 
 static void a_reservation_holds_when_the_system_has_no_memory(void)
@@ -175,6 +192,7 @@ static void an_idle_interpreter_has_little_room_to_spare(bool libs)
 int main(void)
 {
     blocks_keep_their_bytes_and_the_count_is_exact(test_seed());
+    destroying_gives_back_what_is_in_use();
     a_reservation_holds_when_the_system_has_no_memory();
     a_burst_gives_its_memory_back();
     an_idle_interpreter_has_little_room_to_spare(false);
