@@ -175,7 +175,7 @@ static void batch_release(struct arena *a)
     arena_release(a);
     while (a->waiting > 0) {
         a->waiting--;
-        block_push(a, a->batch[a->waiting].block, a->batch[a->waiting].class);
+        block_push(a, a->batch[a->waiting], a->batch_classes[a->waiting]);
     }
 }
 
@@ -314,8 +314,8 @@ static SELDOM void walked_free(struct arena *a, void *block, unsigned class)
 {
     if (a->waiting == ARENA_BATCH)
         batch_release(a);
-    a->batch[a->waiting].block = block;
-    a->batch[a->waiting++].class = class;
+    a->batch[a->waiting] = block;
+    a->batch_classes[a->waiting++] = (unsigned char)class;
 }
 
 static inline void small_free(struct arena *a, void *block, unsigned class)

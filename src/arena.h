@@ -30,7 +30,7 @@
 #define ARENA_SMALL_MAX ((size_t)256)
 #define ARENA_GRAIN ((size_t)8)
 #define ARENA_CLASSES (ARENA_SMALL_MAX / ARENA_GRAIN)
-#define ARENA_BATCH 16
+#define ARENA_BATCH 8
 
 struct arena_block;
 struct arena_segment;
@@ -51,10 +51,8 @@ struct arena {
     struct arena_large *reserve; /* for the next large block; see arena_reserve */
     size_t reserve_size;
     unsigned waiting; /* blocks in the batch */
-    struct {
-        void *block;
-        unsigned class;
-    } batch[ARENA_BATCH];
+    void *batch[ARENA_BATCH];
+    unsigned char batch_classes[ARENA_BATCH];
     pthread_mutex_t walk;
 };
 
