@@ -1,178 +1,223 @@
-// How much a call, a look-up, a refusal, a new state cost, seen from Lua. bench/README.md says how
-// to run this and how to read it.
+// How much a call, a look-up, a refusal, a wait, a new state cost, seen from Lua. README.md says
+// how to run this and how to read it.
 //
 // Each benchmark is a piece of Lua that returns a function of n, which does the thing n times; the
 // same piece runs with mtstates and with its rivals (rivals.hpp). Each thread has a Lua state of
 // its own.
-#include "mtstates.h"
+//
+//     mtstates_bench [--module=NAME=PATH ...] [Google Benchmark's options]
+//
+// Without --module the module of the same build is measured, as "mtstates".
+#include "host.hpp"
+#include "records.h"
 #include "rivals.hpp"
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <thread>
 #include <unistd.h>
 #include <utility>
 #include <vector>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace
 {
 
-struct Module {
-    const char *name;
-    lua_CFunction open;
-};
+using benchmark::State;
+using Benchmark = benchmark::internal::Benchmark;
 
-const Module mtstates{"mtstates", luaopen_mtstates};
 const Module floor_module{"floor", luaopen_floor};
 const Module baseline{"baseline", luaopen_baseline};
 
-// A Lua state with one of the modules as `m`.
-class Host
-{
-  public:
-    explicit Host(const Module &module) : L(luaL_newstate())
-    {
-        luaL_openlibs(L);
-        luaL_requiref(L, "m", module.open, 1);
-        lua_settop(L, 0);
-    }
-    Host(const Host &) = delete;
-    Host &operator=(const Host &) = delete;
-    ~Host()
-    {
-        lua_close(L);
-    }
-
-    // Runs code with one argument; its result is left on the stack.
-    void run(const std::string &code, lua_Integer argument = 0)
-    {
-        if (luaL_loadstring(L, code.c_str()) != LUA_OK)
-            fail();
-        lua_pushinteger(L, argument);
-        call(1, 1);
-    }
-
-    // Calls the function on top of the stack with `n`, and keeps it.
-    void repeat(lua_Integer n)
-    {
-        lua_pushvalue(L, -1);
-        lua_pushinteger(L, n);
-        call(1, 0);
-    }
-
-    lua_Integer integer() const
-    {
-        return lua_tointeger(L, -1);
-    }
-
-  private:
-    lua_State *L;
-
-    void call(int arguments, int results)
-    {
-        if (lua_pcall(L, arguments, results, 0) != LUA_OK)
-            fail();
-    }
-
-    [[noreturn]] void fail()
-    {
-        std::fprintf(stderr, "%s\n", lua_tostring(L, -1));
-        std::abort();
-    }
-};
-
 constexpr lua_Integer batch = 1000;
+constexpr int threads_max = 16;
 
-void measure(benchmark::State &state, Host &host, lua_Integer per_iteration)
+void measure(State &state, Host &host, lua_Integer per_iteration)
 {
     for (auto _ : state)
         host.repeat(per_iteration);
     state.SetItemsProcessed(state.iterations() * per_iteration);
 }
 
-benchmark::internal::Benchmark *add(const std::string &family, const Module &module,
-                                    void (*function)(benchmark::State &, const Module &,
-                                                     const std::string &),
-                                    const std::string &code)
+// `function` gets the state, the module and the code.
+template <typename Function>
+Benchmark *add(const std::string &family, const Module &module, Function function,
+               const std::string &code)
 {
-    return benchmark::RegisterBenchmark(
-               (family + "/" + module.name).c_str(),
-               [=, &module](benchmark::State &state) { function(state, module, code); })
-        ->UseRealTime();
+    return benchmark::RegisterBenchmark((family + "/" + module.name).c_str(),
+                                        [=](State &state) { function(state, module, code); });
 }
 
-// ---- one thread ----
+// From one thread to sixteen.
+void by_threads(Benchmark *b, int most = threads_max)
+{
+    b->UseRealTime()->ThreadRange(1, most);
+}
 
-void alone(benchmark::State &state, const Module &module, const std::string &code)
+// Each thread with what it needs of its own.
+void alone(State &state, const Module &module, const std::string &code)
 {
     Host host(module);
     host.run(code);
     measure(state, host, batch);
 }
 
-std::string call_code(const std::string &arguments)
+// The code gets the benchmark's argument.
+void alone_sized(State &state, const Module &module, const std::string &code)
 {
-    return "local s = m.newstate(function() return function(...) return ... end end)\n"
-           "local k1, k16 = ('k'):rep(1024), ('k'):rep(16384)\n"
-           "return function(n) for _ = 1, n do s:call(" +
+    Host host(module);
+    host.run(code, state.range(0));
+    measure(state, host, batch);
+}
+
+// The same for what takes long.
+void alone_slowly(State &state, const Module &module, const std::string &code)
+{
+    Host host(module);
+    host.run(code);
+    measure(state, host, 10);
+}
+
+const std::string new_echo =
+    "local s = m.newstate(function() return function(...) return ... end end)\n";
+
+std::string call_code(const std::string &arguments, const std::string &text = "''")
+{
+    return new_echo + "local text = " + text + "\nreturn function(n) for _ = 1, n do s:call(" +
            arguments + ") end end";
 }
 
-// Other states that a look-up by name has to tell apart.
-const std::string lookup_setup =
-    "local echo = function() return function() end end\n"
-    "states = {} for i = 1, 100 do states[i] = m.newstate('name ' .. i, echo) end\n";
+// ---- look-ups ----
 
-const std::string lookup_id = lookup_setup +
-                              "local id = states[50]:id()\n"
-                              "return function(n) for _ = 1, n do m.state(id) end end";
-const std::string lookup_name =
-    lookup_setup + "return function(n) for _ = 1, n do m.state('name 50') end end";
-const std::string make_close =
-    "local setup = function() return function() end end\n"
-    "return function(n) for _ = 1, n do m.newstate(setup):close() end end";
-const std::string raise_error = "return function(n) for _ = 1, n do pcall(error, 'x') end end";
+// Many small states; the code looks up all in turn, in steps of a prime.
+std::string lookup_code(const std::string &key)
+{
+    return "local count = ...\n"
+           "states, keys = {}, {}\n"
+           "for i = 1, count do\n"
+           "    states[i] = m.newstate('name ' .. i, false, 'return function() end')\n"
+           "    keys[i] = " +
+           key +
+           "\nend\n"
+           "local at = 0\n"
+           "return function(n) for _ = 1, n do at = (at + 7919) % count m.state(keys[at + 1]) end "
+           "end";
+}
 
-// ---- several threads ----
-
-// A state, made before the threads start and dropped after they end, that all of them look up.
-struct Common {
-    Host host;
+// A state, made before the threads start and dropped after they end, that all of them use.
+class Common
+{
+  public:
     explicit Common(const Module &module) : host(module)
     {
         host.run("common = m.newstate('common', function() return function() end end)\n"
                  "return common:id()");
     }
+    lua_Integer id() const
+    {
+        return host.integer();
+    }
+
+  private:
+    Host host;
 };
 
-void same_state(benchmark::State &state, const Module &module, const std::string &code)
+// A thread that does something for as long as this lives.
+class Background
 {
-    static Common *common; // of all threads of one run
-    if (state.thread_index() == 0)
-        common = new Common(module);
+  public:
+    Background(const Module &module, const std::string &code)
+        : thread([this, &module, code] {
+              Host host(module);
+              host.run(code);
+              while (!stopped.load(std::memory_order_relaxed))
+                  host.repeat(1);
+          })
+    {
+    }
+    Background(const Background &) = delete;
+    Background &operator=(const Background &) = delete;
+    ~Background()
+    {
+        stopped.store(true, std::memory_order_relaxed);
+        thread.join();
+    }
+
+  private:
+    std::atomic<bool> stopped{false};
+    std::thread thread;
+};
+
+// All threads do the same with one state. `beside`: what one more thread does meanwhile, or "".
+void use_same_state(State &state, const Module &module, const std::string &code,
+                    const std::string &beside)
+{
+    static std::unique_ptr<Common> common;
+    static std::unique_ptr<Background> background;
+    if (state.thread_index() == 0) {
+        common = std::make_unique<Common>(module);
+        if (!beside.empty())
+            background = std::make_unique<Background>(module, beside);
+    }
     Host host(module);
     bool ready = false; // the loop's start is a barrier, so the id is read inside it
     for (auto _ : state) {
         if (!ready) {
-            host.run(code, common->host.integer());
+            host.run(code, common->id());
             ready = true;
         }
         host.repeat(batch);
     }
     state.SetItemsProcessed(state.iterations() * batch);
-    if (state.thread_index() == 0)
-        delete common;
+    if (state.thread_index() == 0) {
+        background.reset();
+        common.reset();
+    }
 }
 
-// Each thread looks up a state of its own.
+void same_state(State &state, const Module &module, const std::string &code)
+{
+    use_same_state(state, module, code, "");
+}
+
+void same_state_disturbed(State &state, const Module &module, const std::string &code)
+{
+    use_same_state(state, module, code,
+                   "local setup = function() return function() end end\n"
+                   "return function() m.newstate(setup):close() end");
+}
+
+const std::string lookup_same = "local id = ... return function(n)\n"
+                                "for _ = 1, n do m.state(id) end end";
 const std::string lookup_own = "own = m.newstate(function() return function() end end)\n"
                                "local id = own:id()\n"
                                "return function(n) for _ = 1, n do m.state(id) end end";
-const std::string lookup_same = "local id = ... return function(n)\n"
-                                "for _ = 1, n do m.state(id) end end";
+const std::string wait_same = "local s = m.state(...)\n"
+                              "return function(n) for _ = 1, n do s:tcall(math.huge) end end";
+
+// The registry without Lua.
+void records(State &state, bool all_in_turn)
+{
+    auto count = static_cast<size_t>(state.range(0));
+    if (!records_make(count)) {
+        state.SkipWithError("out of memory");
+        return;
+    }
+    for (auto _ : state)
+        records_find(batch, all_in_turn ? 7919 : 0);
+    state.SetItemsProcessed(state.iterations() * batch);
+    records_remove();
+}
 
 // ---- refusals ----
 
@@ -211,20 +256,109 @@ class Occupied
     std::thread thread;
 };
 
-void refused(benchmark::State &state, const Module &module, const std::string &code)
+void refused(State &state, const Module &module, const std::string &code)
 {
-    Occupied occupied(module);
+    static std::unique_ptr<Occupied> occupied;
+    if (state.thread_index() == 0)
+        occupied = std::make_unique<Occupied>(module);
     Host host(module);
-    host.run(code);
+    host.run("repeat local found\n"
+             "    found, s = pcall(m.state, 'occupied')\n"
+             "until found\n"
+             "repeat until not pcall(s.call, s)\n" +
+             code);
     measure(state, host, batch);
+    if (state.thread_index() == 0)
+        occupied.reset();
 }
 
-const std::string refusal = "local s\n"
-                            "repeat local found found, s = pcall(m.state, 'occupied') until found\n"
-                            "repeat until not pcall(s.call, s)\n"
-                            "return function(n) for _ = 1, n do pcall(s.call, s) end end";
+const std::string raise_error = "return function(n) for _ = 1, n do pcall(error, 'x') end end";
+const std::string refused_call =
+    "local s = s return function(n) for _ = 1, n do pcall(s.call, s) end end";
+const std::string refused_tcall =
+    "local s = s return function(n) for _ = 1, n do s:tcall(0) end end";
 
-void add_all()
+// ---- fairness ----
+
+// Threads wait for one state for five seconds: how much more often the busiest got in.
+void fairness(State &state, const Module &module, const std::string &)
+{
+    using Clock = std::chrono::steady_clock;
+    static std::unique_ptr<Common> common;
+    static std::array<lua_Integer, threads_max> calls;
+    if (state.thread_index() == 0)
+        common = std::make_unique<Common>(module);
+    Host host(module);
+    for (auto _ : state) {
+        lua_Integer count = 0;
+        host.run(wait_same, common->id());
+        for (auto end = Clock::now() + std::chrono::seconds(5); Clock::now() < end; count += 10)
+            host.repeat(10);
+        calls[static_cast<size_t>(state.thread_index())] = count;
+    }
+    if (state.thread_index() == 0) {
+        auto last = calls.begin() + state.threads();
+        auto range = std::minmax_element(calls.begin(), last);
+        state.counters["busiest_to_laziest"] =
+            static_cast<double>(*range.second) /
+            static_cast<double>(std::max<lua_Integer>(*range.first, 1));
+        common.reset();
+    }
+}
+
+// ---- making, allocating, memory ----
+
+std::string make_close_code(const std::string &libs)
+{
+    return "return function(n) for _ = 1, n do\n"
+           "m.newstate(nil, " +
+           libs + ", 'return function() end'):close() end end";
+}
+
+// Tables, closures and strings; 200 of each.
+const std::string allocate = "local function work()\n"
+                             "    local t = {}\n"
+                             "    for i = 1, 200 do\n"
+                             "        local text = 'number ' .. i\n"
+                             "        t[i] = { i, text, function() return i end }\n"
+                             "    end\n"
+                             "    return #t\n"
+                             "end\n";
+const std::string allocate_in_host = allocate + "return function(n) for _ = 1, n do work() end end";
+const std::string allocate_in_state = "local s = m.newstate([[" + allocate +
+                                      "return work]])\n"
+                                      "return function(n) for _ = 1, n do s:call() end end";
+
+#if defined(__GLIBC__)
+double allocated()
+{
+    auto info = mallinfo2();
+    return static_cast<double>(info.uordblks + info.hblkhd);
+}
+
+// What a state takes from the system, with its handle, and what Lua itself counts of it.
+void idle_memory(State &state, const Module &module, const std::string &libs)
+{
+    constexpr int count = 1000;
+    Host host(module);
+    host.run("states = table.pack(table.unpack({}, 1, " + std::to_string(count) +
+             ")) -- has room for all\n"
+             "collectgarbage()\n"
+             "collectgarbage('stop')\n"
+             "return function(n) for i = 1, n do states[i] = m.newstate(nil, " +
+             libs +
+             ", 'return function() return collectgarbage(\"count\") * 1024 // 1 | 0 end') end end");
+    for (auto _ : state) {
+        double before = allocated();
+        host.repeat(count);
+        state.counters["bytes"] = (allocated() - before) / count;
+    }
+    host.run("return states[1]:call()");
+    state.counters["lua_bytes"] = static_cast<double>(host.integer());
+}
+#endif
+
+void add_calls(const Module &module)
 {
     const std::vector<std::pair<const char *, const char *>> shapes = {
         {"()", ""},
@@ -233,31 +367,117 @@ void add_all()
         {"(f,b,nil)", "1.5, true, nil"},
         {"(short)", "'hello'"},
         {"(short,short,short)", "'hello', 'small', 'world'"},
-        {"(1KB)", "k1"},
-        {"(16KB)", "k16"},
     };
     for (const auto &shape : shapes)
-        for (const Module *module : {&floor_module, &mtstates, &baseline})
-            add(std::string("call ") + shape.first, *module, alone, call_code(shape.second));
-    for (const Module *module : {&floor_module, &mtstates, &baseline}) {
-        add("call () of own states", *module, alone, call_code(""))->ThreadRange(1, 4);
-        add("look-up by id", *module, alone, lookup_id);
-        add("look-up by name", *module, alone, lookup_name);
-        add("look-up by id, own states", *module, alone, lookup_own)->ThreadRange(1, 2);
-        add("look-up by id, same state", *module, same_state, lookup_same)->ThreadRange(1, 2);
-        add("make and close", *module, alone, make_close);
+        add(std::string("call ") + shape.first, module, alone, call_code(shape.second));
+    add("call (1KB)", module, alone, call_code("text", "('k'):rep(1024)"));
+    add("call (16KB)", module, alone, call_code("text", "('k'):rep(16384)"));
+    add("call by size", module, alone_sized, call_code("text", "('k'):rep(...)"))
+        ->Arg(0)
+        ->RangeMultiplier(8)
+        ->Range(1, 1 << 20);
+    by_threads(add("call, own states", module, alone, call_code("")));
+}
+
+void add_lookups(const Module &module)
+{
+    by_threads(add("look-up, own states", module, alone, lookup_own));
+    by_threads(add("look-up, same state", module, same_state, lookup_same));
+    by_threads(add("look-up, same state, while states are made", module, same_state_disturbed,
+                   lookup_same),
+               2);
+}
+
+void add_lookups_among(const Module &module, int states_max)
+{
+    for (const char *key : {"id", "name"})
+        for (int count = 1; count <= states_max; count *= 10)
+            add(std::string("look-up by ") + key + " among", module, alone_sized,
+                lookup_code(key == std::string("id") ? "states[i]:id()" : "'name ' .. i"))
+                ->Arg(count)
+                ->Iterations(100); // so that the states are made once
+}
+
+void add_all(const std::vector<Module> &modules)
+{
+    std::vector<Module> all = modules;
+    all.push_back(floor_module);
+    all.push_back(baseline);
+    for (const Module &module : all) {
+        add_calls(module);
+        add_lookups(module);
+        add("make and close (libs)", module, alone_slowly, make_close_code("true"));
+        add("make and close (bare)", module, alone_slowly, make_close_code("false"));
     }
-    add("refusal", floor_module, alone, raise_error);
-    for (const Module *module : {&mtstates, &baseline})
-        add("refusal", *module, refused, refusal);
+    add_lookups_among(floor_module, 1);
+    add_lookups_among(baseline, 1000);
+    add("refused call", floor_module, alone, raise_error);
+    add("refused tcall(0)", floor_module, alone, new_echo + refused_tcall);
+    for (const Module &module : modules) {
+        add_lookups_among(module, 100000);
+        add("fairness", module, fairness, "")->Threads(4)->Iterations(1)->Repetitions(3);
+        add("allocate", module, alone_slowly, allocate_in_state);
+#if defined(__GLIBC__)
+        add("idle memory (libs)", module, idle_memory, "true")->Iterations(1)->Repetitions(3);
+        add("idle memory (bare)", module, idle_memory, "false")->Iterations(1)->Repetitions(3);
+#endif
+    }
+    add("allocate", floor_module, alone_slowly, allocate_in_host);
+    all.erase(all.end() - 2); // the floor has nobody inside
+    for (const Module &module : all) {
+        by_threads(add("refused call", module, refused, refused_call));
+        by_threads(add("refused tcall(0)", module, refused, refused_tcall));
+        by_threads(add("wait, same state", module, same_state, wait_same));
+    }
+    for (bool all_in_turn : {false, true})
+        benchmark::RegisterBenchmark(all_in_turn ? "registry, all ids in turn" : "registry, one id",
+                                     [=](State &state) { records(state, all_in_turn); })
+            ->RangeMultiplier(10)
+            ->Range(1, 1000000)
+            ->Iterations(500);
+}
+
+// Takes --module=NAME=PATH out of the arguments.
+std::vector<Module> take_modules(int &argc, char **argv)
+{
+    const std::string option = "--module=";
+    std::vector<Module> modules;
+    int kept = 1;
+    for (int i = 1; i < argc; i++) {
+        std::string argument = argv[i];
+        size_t equals = argument.find('=', option.size());
+        if (argument.compare(0, option.size(), option) == 0 && equals != std::string::npos)
+            modules.push_back(load_module(argument.substr(option.size(), equals - option.size()),
+                                          argument.substr(equals + 1)));
+        else
+            argv[kept++] = argv[i];
+    }
+    argc = kept;
+    if (modules.empty())
+        modules.push_back(load_module("mtstates", MTSTATES_BENCH_MODULE));
+    return modules;
+}
+
+void add_context(const std::vector<Module> &modules)
+{
+    benchmark::AddCustomContext("lua", LUA_RELEASE);
+    benchmark::AddCustomContext("compiler", MTSTATES_BENCH_COMPILER);
+    for (const Module &module : modules) {
+        lua_State *L = luaL_newstate();
+        luaL_requiref(L, "m", module.open, 0);
+        if (lua_getfield(L, -1, "_INFO") == LUA_TSTRING)
+            benchmark::AddCustomContext(module.name, lua_tostring(L, -1));
+        lua_close(L);
+    }
 }
 
 } // namespace
 
 int main(int argc, char **argv)
 {
-    benchmark::AddCustomContext("mtstates", MTSTATES_BENCH_INFO);
-    add_all();
+    std::vector<Module> modules = take_modules(argc, argv);
+    add_context(modules);
+    add_all(modules);
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv))
         return 1;

@@ -1,5 +1,7 @@
 #include "rivals.hpp"
 
+#include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -45,17 +47,45 @@ int append(lua_State *, const void *bytes, size_t length, void *text)
     return 0;
 }
 
-// A new interpreter with libraries, the callback of `setup` at its slot.
-lua_State *open_target(lua_State *host, int setup)
+// Arguments of newstate([name,] [libs,] setup).
+struct Recipe {
+    const char *name = nullptr;
+    bool libs = true;
+    int setup;
+
+    explicit Recipe(lua_State *host) : setup(lua_gettop(host))
+    {
+        if (setup > 1)
+            name = lua_tostring(host, 1);
+        if (setup > 2)
+            libs = lua_toboolean(host, 2);
+    }
+};
+
+int load_setup(lua_State *host, int setup, lua_State *target)
 {
+    size_t length;
+    if (const char *text = lua_tolstring(host, setup, &length))
+        return luaL_loadbuffer(target, text, length, text);
     std::string code;
     lua_pushvalue(host, setup);
     lua_dump(host, append, &code, 0);
     lua_pop(host, 1);
+    return luaL_loadbuffer(target, code.data(), code.size(), "setup");
+}
+
+// A new interpreter; on its stack is what setup returns.
+lua_State *open_target(lua_State *host, const Recipe &recipe)
+{
     lua_State *target = luaL_newstate();
-    luaL_openlibs(target);
-    if (luaL_loadbuffer(target, code.data(), code.size(), "setup") != LUA_OK ||
-        lua_pcall(target, 0, 1, 0) != LUA_OK)
+    if (recipe.libs) {
+        luaL_openlibs(target);
+    } else {
+        luaL_requiref(target, LUA_GNAME, luaopen_base, 1);
+        luaL_requiref(target, LUA_LOADLIBNAME, luaopen_package, 1);
+        lua_settop(target, 0);
+    }
+    if (load_setup(host, recipe.setup, target) != LUA_OK || lua_pcall(target, 0, 1, 0) != LUA_OK)
         luaL_error(host, "setup failed");
     return target;
 }
@@ -84,7 +114,7 @@ struct Floor {
 
 int floor_newstate(lua_State *L)
 {
-    lua_State *target = open_target(L, lua_gettop(L));
+    lua_State *target = open_target(L, Recipe(L));
     auto *f = static_cast<Floor *>(lua_newuserdatauv(L, sizeof(Floor), 0));
     f->target = target;
     luaL_setmetatable(L, floor_type);
@@ -115,6 +145,14 @@ int floor_call(lua_State *L)
     return top - callback_slot;
 }
 
+// A refusal cannot cost less than looking at the handle.
+int floor_tcall(lua_State *L)
+{
+    luaL_checkudata(L, 1, floor_type);
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
 int floor_id(lua_State *L)
 {
     lua_pushinteger(L, 1);
@@ -138,6 +176,7 @@ struct Baseline {
     lua_Integer id = 0;
     std::string name;
     lua_State *target = nullptr;
+    int callback = LUA_NOREF;
     std::mutex mutex;
     std::condition_variable free;
     bool busy = false;
@@ -170,12 +209,16 @@ Shared &check_shared(lua_State *L)
 int baseline_newstate(lua_State *L)
 {
     auto made = std::make_shared<Baseline>();
-    if (lua_gettop(L) > 1)
-        made->name = lua_tostring(L, 1);
-    made->target = open_target(L, lua_gettop(L));
-    std::lock_guard<std::mutex> lock(table_mutex);
-    made->id = ++last_id;
-    table[made->id] = made;
+    Recipe recipe(L);
+    if (recipe.name != nullptr)
+        made->name = recipe.name;
+    made->target = open_target(L, recipe);
+    made->callback = luaL_ref(made->target, LUA_REGISTRYINDEX);
+    {
+        std::lock_guard<std::mutex> lock(table_mutex); // not while Lua may run finalizers
+        made->id = ++last_id;
+        table[made->id] = made;
+    }
     return push_shared(L, made);
 }
 
@@ -231,6 +274,18 @@ bool enter(Baseline &state)
     return free;
 }
 
+bool enter_wait(Baseline &state, double seconds)
+{
+    auto is_free = [&state] { return !state.busy; };
+    std::unique_lock<std::mutex> lock(state.mutex);
+    if (std::isinf(seconds))
+        state.free.wait(lock, is_free);
+    else if (!state.free.wait_for(lock, std::chrono::duration<double>(seconds), is_free))
+        return false;
+    state.busy = true;
+    return true;
+}
+
 void leave(Baseline &state)
 {
     std::lock_guard<std::mutex> lock(state.mutex);
@@ -238,20 +293,44 @@ void leave(Baseline &state)
     state.free.notify_one();
 }
 
+int add_traceback(lua_State *target)
+{
+    luaL_traceback(target, target, lua_tostring(target, 1), 1);
+    return 1;
+}
+
+// Runs the callback with the arguments from `first` on, then leaves.
+int run_callback(lua_State *L, Baseline &state, int first)
+{
+    lua_State *target = state.target;
+    int last = lua_gettop(L);
+    lua_pushcfunction(target, add_traceback);
+    lua_rawgeti(target, LUA_REGISTRYINDEX, state.callback);
+    copy_values(L, first, last, target);
+    int status = lua_pcall(target, lua_gettop(target) - 2, LUA_MULTRET, 1);
+    copy_values(target, 2, lua_gettop(target), L);
+    lua_settop(target, 0);
+    leave(state);
+    return status == LUA_OK ? lua_gettop(L) - last : lua_error(L);
+}
+
 int baseline_call(lua_State *L)
 {
     Baseline &state = *check_shared(L);
     if (!enter(state))
         return luaL_error(L, "concurrent access to state %I", state.id);
-    lua_State *target = state.target;
-    int last = lua_gettop(L);
-    lua_pushvalue(target, callback_slot);
-    copy_values(L, 2, last, target);
-    int status = lua_pcall(target, lua_gettop(target) - callback_slot - 1, LUA_MULTRET, 0);
-    copy_values(target, callback_slot + 1, lua_gettop(target), L);
-    lua_settop(target, callback_slot);
-    leave(state);
-    return status == LUA_OK ? lua_gettop(L) - last : lua_error(L);
+    return run_callback(L, state, 2);
+}
+
+int baseline_tcall(lua_State *L)
+{
+    Baseline &state = *check_shared(L);
+    if (!enter_wait(state, luaL_checknumber(L, 2))) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    lua_pushboolean(L, 1);
+    return run_callback(L, state, 3) + 1;
 }
 
 int baseline_id(lua_State *L)
@@ -276,7 +355,13 @@ int baseline_close(lua_State *L)
 
 int baseline_gc(lua_State *L)
 {
-    check_shared(L).~Shared();
+    Shared &shared = check_shared(L);
+    {
+        std::lock_guard<std::mutex> lock(table_mutex);
+        if (shared.use_count() == 1) // nobody else has one, and none can be had from the table
+            table.erase(shared->id);
+    }
+    shared.~Shared();
     return 0;
 }
 
@@ -286,8 +371,11 @@ int luaopen_floor(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"newstate", floor_newstate}, {"state", floor_state}, {nullptr, nullptr}};
-    static const luaL_Reg methods[] = {
-        {"call", floor_call}, {"id", floor_id}, {"close", floor_close}, {nullptr, nullptr}};
+    static const luaL_Reg methods[] = {{"call", floor_call},
+                                       {"tcall", floor_tcall},
+                                       {"id", floor_id},
+                                       {"close", floor_close},
+                                       {nullptr, nullptr}};
     make_module(L, floor_type, functions, methods, floor_close);
     return 1;
 }
@@ -297,6 +385,7 @@ int luaopen_baseline(lua_State *L)
     static const luaL_Reg functions[] = {
         {"newstate", baseline_newstate}, {"state", baseline_state}, {nullptr, nullptr}};
     static const luaL_Reg methods[] = {{"call", baseline_call},
+                                       {"tcall", baseline_tcall},
                                        {"id", baseline_id},
                                        {"close", baseline_close},
                                        {nullptr, nullptr}};

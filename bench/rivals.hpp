@@ -5,10 +5,12 @@
 //           slot, values copied by a type switch, lua_call. No ownership, no protection, so nothing
 //           that calls into another Lua state can be expected to be faster.
 // baseline  What one would write first: a global mutex round the table of states, a mutex and a
-//           condition per state, a protected call each for arguments, callback and results.
+//           condition per state, the callback in Lua's registry, and a protected call each for
+//           arguments, callback (with a handler that adds the traceback) and results.
 //
-// Both have newstate([name,] setup) and state(id|name) and handles with call, id and close. Errors
-// of callbacks are not handled as mtstates does; no benchmark raises any.
+// Both have newstate([name,] [libs,] setup) and state(id|name) and handles with call, tcall, id and
+// close. The floor's tcall always refuses. Errors of callbacks are not handled as mtstates does; no
+// benchmark raises any.
 #ifndef MTSTATES_BENCH_RIVALS_HPP
 #define MTSTATES_BENCH_RIVALS_HPP
 

@@ -1,0 +1,108 @@
+-- The table of targets: what was aimed at, what was measured, and whether it was reached.
+--
+--     lua5.4 bench/targets.lua filter         the benchmarks it needs, as a regular expression
+--     lua5.4 bench/targets.lua results.json   the table; exit status 1 when a row falls short
+package.path = arg[0]:gsub("[^/]*$", "?.lua;") .. package.path
+
+local shapes = {
+    "call ()", "call (i)", "call (i,i,i)", "call (f,b,nil)", "call (short)", "call (short,short,short)",
+    "call (1KB)", "call (16KB)",
+}
+
+local families = {
+    "call \\(", "call, own states/mtstates", "refused call/.*[rs](/real_time/threads:1)?$",
+    "refused tcall.*/(floor|mtstates/real_time/threads:1$)",
+    "look-up, own states/(floor|mtstates)/.*threads:1$", "look-up, same state.*/mtstates/.*threads:(1|2)$",
+    "look-up by .* among/mtstates/100000/", "registry.*/(1|1000000)/", "wait.*/mtstates/.*threads:(1|4)$",
+    "fairness", "make and close \\(libs\\)/(floor|mtstates)", "allocate", "idle",
+}
+
+if arg[1] == "filter" then
+    print(table.concat(families, "|"))
+    return
+end
+
+local find, context = require("json").load(arg[1])
+local cores = context.num_cpus
+
+-- How many times as long `name` takes with mtstates as with `rival`.
+local function slower(name, rival)
+    return find(name .. "/" .. rival) / find(name .. "/mtstates")
+end
+
+local function geometric_mean(values)
+    local sum = 0
+    for _, value in ipairs(values) do
+        sum = sum + math.log(value)
+    end
+    return math.exp(sum / #values)
+end
+
+local function of_shapes(rival)
+    local ratios = {}
+    for i, shape in ipairs(shapes) do
+        ratios[i] = slower(shape, rival)
+    end
+    return ratios
+end
+
+-- Throughput of `many` threads by that of `few`.
+local function scaling(name, many, few)
+    return find(name .. "/mtstates", many) / find(name .. "/mtstates", few)
+end
+
+-- Two threads that share the cores with a third should have so much of what they have alone.
+local function share_of_two_beside_one()
+    return math.min(1, cores / 3) / math.min(1, cores / 2)
+end
+
+local same = "look-up, same state"
+local disturbed = same .. ", while states are made"
+local T = 1 << (math.log(math.min(cores, 16), 2) // 1 | 0) -- the family has powers of two
+
+local MOST, LEAST = "at most", "at least"
+local rows = {
+    { "call, 8 shapes, geometric mean: x floor", MOST, 1.05, geometric_mean(of_shapes("floor")) },
+    { "call, slowest shape: x floor", MOST, 1.20, math.max(table.unpack(of_shapes("floor"))) },
+    { "call, geometric mean: times faster than the baseline", LEAST, 2,
+        1 / geometric_mean(of_shapes("baseline")) },
+    { "refused call in a pcall: x pcall(error, 'x')", MOST, 1.15,
+        find("refused call/floor") / find("refused call/mtstates", 1) },
+    { "refused tcall(0): x a C function that checks its handle", MOST, 1.5,
+        find("refused tcall(0)/floor") / find("refused tcall(0)/mtstates", 1) },
+    { "look-up by id: x making a userdata with a metatable", MOST, 1.4,
+        find("look-up, own states/floor", 1) / find("look-up, own states/mtstates", 1) },
+    { "registry, one id among 1 000 000: x among 1", MOST, 1.5,
+        find("registry, one id/1") / find("registry, one id/1000000") },
+    { "registry, 1 000 000 ids in turn: x one id", MOST, 1.5,
+        find("registry, all ids in turn/1") / find("registry, all ids in turn/1000000") },
+    { "look-up by name among 100 000: x by id", MOST, 1.4,
+        find("look-up by id among/mtstates/100000") / find("look-up by name among/mtstates/100000") },
+    { "look-up of the same id, 2 threads: x one", LEAST, 1.9, scaling(same, 2, 1) },
+    { "... while a third makes and closes: x undisturbed, per core", LEAST, 0.9,
+        find(disturbed .. "/mtstates", 2) / find(same .. "/mtstates", 2) / share_of_two_beside_one() },
+    { ("call of own states, %d threads: x one"):format(T), LEAST, 0.95 * T, scaling("call, own states", T, 1) },
+    { ("call of own states, 16 threads: x %d"):format(T), LEAST, 0.9, scaling("call, own states", 16, T) },
+    { "tcall(math.huge) on one state, 4 threads: x one", LEAST, 0.5, scaling("wait, same state", 4, 1) },
+    { "tcall(math.huge), 4 threads, 5 s: busiest to laziest", MOST, 3,
+        find("fairness/mtstates", 4, "busiest_to_laziest") },
+    { "newstate with libraries and close: times faster than Lua's", LEAST, 1.6,
+        1 / slower("make and close (libs)", "floor") },
+    { "allocation-heavy callback: times faster than in the host", LEAST, 1.3, 1 / slower("allocate", "floor") },
+    { "memory of an idle state with libraries: x Lua's count", MOST, 1.15,
+        find("idle memory (libs)/mtstates", nil, "bytes") / find("idle memory (libs)/mtstates", nil, "lua_bytes") },
+    { "memory of an idle state without: x Lua's count", MOST, 1.15,
+        find("idle memory (bare)/mtstates", nil, "bytes") / find("idle memory (bare)/mtstates", nil, "lua_bytes") },
+}
+
+local short = 0
+print(("%d cores, commit %s, %s"):format(cores, context.commit, context.mtstates))
+print(("%-60s %13s %9s"):format("", "target", "measured"))
+for _, row in ipairs(rows) do
+    local name, bound, target, measured = table.unpack(row)
+    local pass = bound == MOST and measured <= target or bound == LEAST and measured >= target
+    short = short + (pass and 0 or 1)
+    print(("%-60s %8s %4.2f %9.2f  %s"):format(name, bound, target, measured, pass and "pass" or "SHORT"))
+end
+print(short == 0 and "All targets are reached." or ("%d of %d targets are missed."):format(short, #rows))
+os.exit(short == 0)
