@@ -32,8 +32,7 @@ static struct table ids;
 static struct table names;
 static ck_epoch_t epoch;
 static ck_epoch_record_t writer; /* all that is deferred hangs here; the mutex's */
-static pthread_key_t reader_key;
-static _Atomic bool ready; /* written under the mutex with release, read with acquire */
+static _Atomic bool ready;       /* written under the mutex with release, read with acquire */
 
 static _Atomic int64_t next_id = RECORD_ID_FIRST; /* relaxed: only its being unique matters */
 
@@ -48,6 +47,8 @@ static void reader_end(void *record)
     ck_epoch_unregister(record);
 }
 
+static struct thread_watch reader_watch = {.end = reader_end};
+
 static ck_epoch_record_t *reader_begin(void)
 {
     ck_epoch_record_t *r = ck_epoch_recycle(&epoch, NULL);
@@ -56,7 +57,7 @@ static ck_epoch_record_t *reader_begin(void)
             return NULL;
         ck_epoch_register(&epoch, r, NULL);
     }
-    if (pthread_setspecific(reader_key, r) != 0) {
+    if (!thread_watch_end(&reader_watch, r)) {
         ck_epoch_unregister(r);
         return NULL;
     }
@@ -176,7 +177,7 @@ bool registry_init(void)
     pthread_mutex_lock(&mutex);
     if (atomic_load_explicit(&ready, memory_order_relaxed)) {
         ok = true;
-    } else if (pthread_key_create(&reader_key, reader_end) == 0) {
+    } else {
         ck_epoch_init(&epoch);
         ck_epoch_register(&epoch, &writer, NULL);
         if (table_init(&ids, hash_id, same_id)) {
@@ -187,8 +188,6 @@ bool registry_init(void)
                 ck_hs_destroy(&ids.set);
             }
         }
-        if (!ok)
-            pthread_key_delete(reader_key);
     }
     pthread_mutex_unlock(&mutex);
     return ok;

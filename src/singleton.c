@@ -26,10 +26,6 @@ static struct waiting *waitings;
 
 /* ---- a maker whose thread ends inside setup leaves its makings to the others ---- */
 
-static pthread_key_t maker_key;
-static pthread_once_t maker_once = PTHREAD_ONCE_INIT;
-static bool maker_key_made;
-
 static void end_makings_of(void *self)
 {
     uint64_t thread = ((struct thread *)self)->number;
@@ -45,16 +41,7 @@ static void end_makings_of(void *self)
     }
 }
 
-static void make_maker_key(void)
-{
-    maker_key_made = pthread_key_create(&maker_key, end_makings_of) == 0;
-}
-
-static bool watch_thread_end(struct thread *self)
-{
-    pthread_once(&maker_once, make_maker_key);
-    return maker_key_made && pthread_setspecific(maker_key, self) == 0;
-}
+static struct thread_watch maker_watch = {.end = end_makings_of};
 
 /* ---- under the mutex ---- */
 
@@ -144,7 +131,7 @@ enum singleton singleton_begin(const char *name, size_t length, struct thread *s
     if (result != REGISTRY_UNKNOWN)
         return results[result];
     struct singleton_making *fresh = making_new(name, length, self->number);
-    if (fresh == NULL || !watch_thread_end(self)) {
+    if (fresh == NULL || !thread_watch_end(&maker_watch, self)) {
         free(fresh);
         return SINGLETON_NO_MEMORY;
     }

@@ -124,10 +124,6 @@ static _Thread_local struct closings {
     struct state *first;
 } closings;
 
-static pthread_key_t closings_key;
-static pthread_once_t closings_once = PTHREAD_ONCE_INIT;
-static bool closings_watched;
-
 /*
  * Once the finalizers have run, Lua would free object by object what goes with the arena at once,
  * so the last finalizer jumps out of lua_close: over frames of Lua and of on_last_finalizer, which
@@ -164,17 +160,7 @@ static void closings_end(void *unused)
     closings.active = false;
 }
 
-static void closings_watch(void)
-{
-    closings_watched = pthread_key_create(&closings_key, closings_end) == 0;
-}
-
-static void watch_thread_end(const struct closings *value)
-{
-    pthread_once(&closings_once, closings_watch);
-    if (closings_watched)
-        pthread_setspecific(closings_key, value);
-}
+static struct thread_watch closings_watch = {.end = closings_end};
 
 /* The word is closing by the calling thread. */
 static void close_now(struct state *s)
@@ -187,10 +173,10 @@ static void close_now(struct state *s)
         return;
     }
     closings.active = true;
-    watch_thread_end(&closings);
+    thread_watch_end(&closings_watch, &closings);
     interpreter_close(s);
     close_queued();
-    watch_thread_end(NULL);
+    thread_watch_end(&closings_watch, NULL);
     closings.active = false;
 }
 

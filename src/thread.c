@@ -4,9 +4,6 @@
 
 #include "thread.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-
 _Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
 
 /*
@@ -56,4 +53,22 @@ void thread_begin(void)
     t->stack_reserve = stack_reserve(size);
     t->number = atomic_fetch_add_explicit(&last_number, THREAD_NUMBER_STEP, memory_order_relaxed) +
                 THREAD_NUMBER_STEP;
+}
+
+static bool watch_ready(struct thread_watch *w)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    if (atomic_load_explicit(&w->ready, memory_order_acquire))
+        return true;
+    pthread_mutex_lock(&mutex);
+    bool ready = atomic_load_explicit(&w->ready, memory_order_relaxed) ||
+                 pthread_key_create(&w->key, w->end) == 0;
+    atomic_store_explicit(&w->ready, ready, memory_order_release);
+    pthread_mutex_unlock(&mutex);
+    return ready;
+}
+
+bool thread_watch_end(struct thread_watch *w, const void *value)
+{
+    return watch_ready(w) && pthread_setspecific(w->key, value) == 0;
 }

@@ -5,6 +5,8 @@
 #ifndef MTSTATES_THREAD_H
 #define MTSTATES_THREAD_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,6 +47,19 @@ static inline struct thread *thread_self(void)
         thread_begin();
     return &thread_record;
 }
+
+/* What a part of the module has to do when a thread ends, however it ends. A static variable. */
+struct thread_watch {
+    void (*end)(void *value);
+    pthread_key_t key;  /* made when first needed, since the system has few */
+    _Atomic bool ready; /* written with release, once `key` is there; read with acquire */
+};
+
+/*
+ * Has `w->end(value)` called when the calling thread ends; NULL: not any more. `end` may use the
+ * module, and may watch again. False: out of memory.
+ */
+bool thread_watch_end(struct thread_watch *w, const void *value);
 
 /*
  * Whether the calling thread has room for one more state. The difference is unsigned, so a C stack
