@@ -244,7 +244,7 @@ static void hold_end(pthread_t thread)
 /* ---- scenarios; the states that they make are called 'made' ---- */
 
 static const char prepare[] =
-    "a, b, echo = nil collectgarbage()\n"
+    "a, b, echo, s, t = nil collectgarbage()\n"
     "mt = require('mtstates')\n"
     "local function other(name)\n"
     "  local mt = require('mtstates')\n"
@@ -270,6 +270,7 @@ static int fill_registry(lua_State *L);
 
 struct scenario {
     const char *name;
+    const char *before; /* runs without faults */
     const char *code;
     lua_CFunction function; /* instead of code */
     enum hold held;         /* meanwhile a second thread is inside the state `echo` */
@@ -306,14 +307,18 @@ static const struct scenario scenarios[] = {
              "assert(s:call() == 1)"},
     {.name = "make without a name",
      .code = "assert(mt.newstate(false, 'return function() end'):name() == nil)"},
-    {.name = "setup that fails",
-     .code = "expect('wrong', pcall(mt.newstate, 'made', false, function() error('wrong') end))\n"
-             "expect('gave no callback', pcall(mt.newstate, 'made', false, 'return 1'))\n"
-             "expect('result #2', pcall(mt.newstate, 'made', false,\n"
-             "  'return function() end, {}'))\n"
-             "expect('syntax error', pcall(mt.newstate, 'made', false, 'x x'))\n"
-             "expect('upvalue', pcall(mt.newstate, 'made', false, function() return long end\n"
-             "  and (function(x) return function() return x end end)(1)))"},
+    {.name = "setup that raises an error",
+     .code = "expect('wrong', pcall(mt.newstate, 'made', false, function() error('wrong') end))"},
+    {.name = "setup without a callback",
+     .code = "expect('gave no callback', pcall(mt.newstate, 'made', false, 'return 1'))"},
+    {.name = "setup with a result that does not cross",
+     .code = "expect('result #2', pcall(mt.newstate, 'made', false,\n"
+             "  'return function() end, {}'))"},
+    {.name = "setup with a syntax error",
+     .code = "expect('syntax error', pcall(mt.newstate, 'made', false, 'x x'))"},
+    {.name = "setup that is refused",
+     .code = "expect('upvalue', pcall(mt.newstate, 'made', false, (function(x)\n"
+             "  return function() return x end end)(1)))"},
     {.name = "call with plain values",
      .code = "assert(select('#', echo:call(1, 2.5, nil, true)) == 4)"},
     {.name = "call with short strings",
@@ -323,28 +328,30 @@ static const struct scenario scenarios[] = {
      .code = "local x, y, z = echo:call(long, 1, long)\n"
              "assert(x == long and y == 1 and z == long)"},
     {.name = "call with strings of any length that are kept",
-     .code = "local keep = mt.newstate('made', false, 'local t, n = {}, 0 for i = 1, 200 do\\n'\n"
-             "  .. 't[i] = false end return function(s) n = n + 1 t[n] = s return #s end')\n"
-             "for i = 1, 30 do assert(keep:call(('k'):rep(i)) == i) end\n"
-             "for i = 180, 280 do assert(keep:call(('s'):rep(i)) == i) end"},
+     .before = "s = mt.newstate('made', false, 'local t, n = {}, 0 for i = 1, 200 do\\n'\n"
+               "  .. 't[i] = false end return function(s) n = n + 1 t[n] = s return #s end')",
+     .code = "for i = 1, 30 do assert(s:call(('k'):rep(i)) == i) end\n"
+             "for i = 180, 280 do assert(s:call(('s'):rep(i)) == i) end"},
     {.name = "call with many values",
      .code = "local t = {} for i = 1, 300 do t[i] = i end\n"
              "assert(select('#', echo:call(table.unpack(t))) == 300)"},
     {.name = "error with traceback",
-     .code =
-         "local s = mt.newstate('made', false, function()\n"
+     .before =
+         "s = mt.newstate('made', function()\n"
          "  local function deep(n) if n == 0 then error('wrong') end return 1 + deep(n - 1) end\n"
          "  return function(object)\n"
+         "    if object == 'zero' then error('zero\\0') end\n"
          "    if object then error(setmetatable({}, { __tostring = function() return 'object' end\n"
          "    })) end\n"
          "    return deep(5)\n"
          "  end\n"
-         "end)\n"
-         "expect('wrong', pcall(s.call, s))\n"
-         "expect('object', pcall(s.call, s, true))"},
+         "end)",
+     .code = "expect('wrong', pcall(s.call, s))\n"
+             "expect('zero', pcall(s.call, s, 'zero'))\n"
+             "expect('object', pcall(s.call, s, true))"},
     {.name = "values that do not cross",
+     .before = "s = mt.newstate('made', false, 'return function() return \"x\", {} end')",
      .code = "expect('bad argument', pcall(echo.call, echo, 'short', long, {}))\n"
-             "local s = mt.newstate('made', false, 'return function() return \"x\", {} end')\n"
              "expect('result #2', pcall(s.call, s))"},
     {.name = "refused call and close",
      .held = HOLD_UNTIL_LET_GO,
@@ -361,17 +368,18 @@ static const struct scenario scenarios[] = {
              "expect('unknown_object', pcall(mt.state, 'nobody'))\n"
              "expect('unknown_object', pcall(mt.state, 1))"},
     {.name = "look up an ambiguous name",
-     .code = "local x = mt.newstate('made', false, 'return function() end')\n"
-             "local y = mt.newstate('made', false, 'return function() end')\n"
-             "expect('ambiguous_name', pcall(mt.state, 'made'))\n"
+     .before = "s = mt.newstate('made', false, 'return function() end')\n"
+               "t = mt.newstate('made', false, 'return function() end')",
+     .code = "expect('ambiguous_name', pcall(mt.state, 'made'))\n"
              "expect('ambiguous_name', pcall(mt.singleton, 'made', false, 'return 1'))\n"
-             "x:close()\n"
-             "assert(mt.state('made') == y)"},
+             "s:close()\n"
+             "assert(mt.state('made') == t)"},
     {.name = "singleton",
-     .code = "expect('gave no callback', pcall(mt.singleton, 'made', false, 'return 1'))\n"
-             "local s = mt.singleton('made', false, 'return function() return 1 end')\n"
+     .code = "local s = mt.singleton('made', false, 'return function() return 1 end')\n"
              "assert(s == mt.singleton('made', 'not run') and s:tcall(1))\n"
              "s:close()"},
+    {.name = "singleton whose setup fails",
+     .code = "expect('gave no callback', pcall(mt.singleton, 'made', false, 'return 1'))"},
     {.name = "interrupt",
      .code = "echo:interrupt()\n"
              "expect('interrupted', pcall(echo.call, echo))\n"
@@ -380,34 +388,30 @@ static const struct scenario scenarios[] = {
              "echo:interrupt(false)\n"
              "expect('interrupted', ok, message)"},
     {.name = "close, with finalizers and a coroutine",
-     .code = "local s = mt.newstate('made', false, function()\n"
-             "  require('coroutine')\n"
-             "  keep = setmetatable({}, { __gc = function() local t = {} t[1] = {} end })\n"
-             "  return function(text)\n"
-             "    return require('coroutine').wrap(function(x) return x end)(text)\n"
-             "  end\n"
-             "end)\n"
-             "assert(s:call(long) == long)\n"
+     .before = "s = mt.newstate('made', function()\n"
+               "  keep = setmetatable({}, { __gc = function() local t = {} t[1] = {} end })\n"
+               "  return function(...) return coroutine.wrap(function(x) return x end)(...) end\n"
+               "end)",
+     .code = "assert(s:call(long) == long)\n"
              "s:close()\n"
              "s:close()\n"
              "expect('is closed', pcall(s.call, s))\n"
              "assert(tostring(s):find('made'))"},
     {.name = "close from inside",
-     .code = "local s = mt.newstate('made', false, function()\n"
-             "  local mt = require('mtstates')\n"
-             "  return function() local s = mt.state(mt.id()) return pcall(s.close, s) end\n"
-             "end)\n"
-             "expect('from inside itself', s:call())"},
+     .before = "s = mt.newstate('made', false, function()\n"
+               "  local mt = require('mtstates')\n"
+               "  return function() local s = mt.state(mt.id()) return pcall(s.close, s) end\n"
+               "end)",
+     .code = "expect('from inside itself', s:call())"},
     {.name = "drop, with finalizers",
-     .code = "do\n"
-             "  local s = mt.newstate('made', false, function()\n"
-             "    local mt = require('mtstates')\n"
-             "    local inner = mt.newstate('made', false, 'return function() return 1 end')\n"
-             "    keep = setmetatable({}, { __gc = function() keep = inner:call() end })\n"
-             "    return function() end\n"
-             "  end)\n"
-             "  s:call()\n"
-             "end\n"
+     .before = "s = mt.newstate('made', false, function()\n"
+               "  local mt = require('mtstates')\n"
+               "  local inner = mt.newstate('made', false, 'return function() return 1 end')\n"
+               "  keep = setmetatable({}, { __gc = function() keep = { inner:call() } end })\n"
+               "  return function() end\n"
+               "end)",
+     .code = "s:call()\n"
+             "s = nil\n"
              "collectgarbage()\n"
              "expect('unknown_object', pcall(mt.state, 'made'))"},
     {.name = "calls from a to b to a",
@@ -416,24 +420,25 @@ static const struct scenario scenarios[] = {
              "expect('bad argument', pcall(a.call, a, 2, {}))\n"
              "expect('perform arithmetic', pcall(b.call, b, 'x'))"},
     {.name = "a state that calls itself",
-     .code = "local s = mt.newstate('made', false, function()\n"
-             "  local mt = require('mtstates')\n"
-             "  return function(n, ...)\n"
-             "    if n == 0 then return ... end\n"
-             "    return mt.state('made'):call(n - 1, ...)\n"
-             "  end\n"
-             "end)\n"
-             "assert(s:call(3, long) == long)"},
+     .before = "s = mt.newstate('made', false, function()\n"
+               "  local mt = require('mtstates')\n"
+               "  return function(n, ...)\n"
+               "    if n == 0 then return ... end\n"
+               "    return mt.state('made'):call(n - 1, ...)\n"
+               "  end\n"
+               "end)",
+     .code = "assert(s:call(3, long) == long)\n"
+             "expect('perform arithmetic', pcall(s.call, s, 'x'))"},
     {.name = "a burst of memory",
+     .before = "s = mt.newstate('made', false, function()\n"
+               "  return function()\n"
+               "    local t = {} for i = 1, 12000 do t[i] = { i } end\n"
+               "    t = nil collectgarbage()\n"
+               "    return 1\n"
+               "  end\n"
+               "end)",
      .step = {[STATES] = 1009},
-     .code = "local s = mt.newstate('made', false, function()\n"
-             "  return function()\n"
-             "    local t = {} for i = 1, 12000 do t[i] = { i } end\n"
-             "    t = nil collectgarbage()\n"
-             "    return 1\n"
-             "  end\n"
-             "end)\n"
-             "assert(s:call() == 1)"},
+     .code = "assert(s:call() == 1)"},
 };
 
 enum { RECORDS = 300 };
@@ -530,13 +535,16 @@ static void check_idle(const char *name)
 
 static void check_survivors(lua_State *L)
 {
+    run_code(L,
+             "s, t = nil\n"
+             "echo:interrupt(false)", /* a request stays until it is met */
+             "after a fault");
+    lua_gc(L, LUA_GCCOLLECT);
     CHECK(thread_self()->depth == 0);
     check_idle("a");
     check_idle("b");
     check_idle("echo");
-    lua_gc(L, LUA_GCCOLLECT);
     run_code(L,
-             "echo:interrupt(false)\n" /* a request stays until it is met */
              "assert(echo:call('alive') == 'alive')\n"
              "assert(echo:call(long) == long)\n"
              "assert(a:call(3, 'well', long) == 'well')\n"
@@ -610,6 +618,8 @@ static bool run(void)
     else if (s->function != NULL)
         CHECK(registry_init());
     long blocks = live[MODULE];
+    if (s->before != NULL)
+        run_code(L, s->before, "before");
 
     int status = run_scenario(L, s);
     if (status != LUA_OK && !(fault.happened && tells_of_memory(L)))
