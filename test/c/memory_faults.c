@@ -307,7 +307,8 @@ static const struct scenario scenarios[] = {
      .code = "local s, x, y = mt.newstate('made', function(a)\n"
              "  return function() return a end, 'extra', a\n"
              "end, long)\n"
-             "assert(s:call() == long and x == 'extra' and y == long and s:name() == 'made')"},
+             "assert(s:call() == long and x == 'extra' and y == long)\n"
+             "assert(mt.state('made') == s and s:name() == 'made')"},
     {.name = "make from code, with options",
      .code = "local s <close> = mt.newstate({ name = 'made', libs = false, inherit = false },\n"
              "  'return function() return 1 end')\n"
