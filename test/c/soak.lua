@@ -1,0 +1,315 @@
+-- What threads and states do in the soak test. A thread runs this file as its program, and every
+-- state runs it as its setup, so that states do at random what threads do. See soak.c.
+--
+-- `rank` keeps states from owning each other in a ring, which would leak. A state passes its rank on
+-- to the states that it makes, and keeps only singletons of a higher one: the number in their name.
+local code, seed, rank, flavour = ...
+local mt, soak = require("mtstates"), require("soak")
+local math, string, coroutine, io = require("math"), require("string"), require("coroutine"), require("io")
+local random = math.random
+
+local HANDLES, FILES = 20, 4
+local DEEPEST = 3 -- states inside states that still do as they like
+local ANSWER, RECURSE = 50, 100 -- as a depth: only answer; call on and on until there is an error
+
+local handles, files = {}, {}
+
+local function check(condition, what)
+    if not condition then
+        soak.fail(what)
+    end
+end
+
+-- ---- handles ----
+
+local function keep(handle)
+    handles[random(HANDLES)] = handle
+end
+
+local function random_name()
+    return "name " .. random(soak.NAMES)
+end
+
+local function find()
+    if random(2) == 1 then
+        local id = soak.posted(random(soak.POSTS))
+        local handle = mt.state(random(2) == 1 and id or id + 0.0)
+        check(handle:id() == id, "a look-up by id found another state")
+        return handle
+    end
+    local name = random(4) == 1 and "singleton " .. random(soak.SINGLETONS) or random_name()
+    local handle = mt.state(name)
+    check(handle:name() == name, "a look-up by name found another state")
+    return handle
+end
+
+-- Mostly one that lives, of this program's own or of others.
+local function pick()
+    local i = random(HANDLES)
+    if handles[i] and not pcall(handles[i].id, handles[i]) and random(8) > 1 then
+        handles[i] = nil
+    end
+    return random(3) > 1 and handles[i] or find()
+end
+
+-- ---- steps ----
+
+local step = {}
+
+local function make(name)
+    return mt.newstate(name, random(4) == 1, code, code, random(0), rank, random(16))
+end
+
+function step.make()
+    if soak.crowded() then
+        return
+    end
+    local handle, id = make(random(2) == 1 and random_name() or nil)
+    check(handle:isowner() and handle:id() == id, "a new state's id is not the one it has inside")
+    keep(handle)
+    if random(2) == 1 then
+        soak.post(random(soak.POSTS), id)
+    end
+end
+
+function step.singleton()
+    if rank < soak.SINGLETONS then
+        local number = random(rank + 1, soak.SINGLETONS)
+        keep(mt.singleton("singleton " .. number, code, code, random(0), number, random(16)))
+    end
+end
+
+function step.find()
+    keep(find())
+end
+
+-- A thread that is inside no state may wait for ever: whoever is inside leaves in the end.
+local function random_timeout(depth)
+    local kind = random(6)
+    if kind == 1 then
+        return 0
+    elseif kind == 2 then
+        return random() * 0.002
+    elseif kind == 3 and depth == 0 then
+        return math.huge
+    end
+end
+
+local function call(handle, timeout, depth)
+    local payload = random(8) == 1 and string.rep("long", random(1000)) or random(0)
+    local ok, entered, result = soak.call(handle, timeout, depth, random(0), payload)
+    if not ok then
+        soak.expect(entered)
+    elseif entered then
+        check(result == payload, "a value was altered on the way")
+    end
+end
+
+function step.call(depth)
+    call(pick(), random_timeout(depth), depth + 1)
+end
+
+function step.recurse()
+    if random(50) == 1 then
+        call(pick(), nil, RECURSE)
+    end
+end
+
+function step.interrupt()
+    local handle, kind = pick(), random(6)
+    if kind <= 2 then
+        handle:interrupt()
+    elseif kind == 3 then
+        handle:interrupt(true)
+    else
+        handle:interrupt(false)
+    end
+end
+
+function step.close()
+    if random(3) == 1 then
+        pick():close()
+    end
+end
+
+function step.drop()
+    handles[random(HANDLES)] = nil
+end
+
+function step.give_up()
+    local i = random(HANDLES)
+    local _ <close> = handles[i]
+    handles[i] = nil
+end
+
+function step.inspect()
+    local handle = pick()
+    check(mt.type(handle) == "mtstates.state", "type of a handle")
+    check(string.find(tostring(handle), "mtstates.state: ", 1, true) == 1, "tostring of a handle")
+    local other = mt.state(handle:id())
+    check(other == handle and not other:isowner(), "a handle of the same state is not equal")
+end
+
+function step.collect()
+    local kind = random(8)
+    if kind == 1 then
+        collectgarbage()
+    elseif kind == 2 then
+        collectgarbage(random(2) == 1 and "generational" or "incremental")
+    else
+        collectgarbage("step")
+    end
+end
+
+-- Work for the collector and for interrupts, in coroutines as well.
+function step.compute()
+    local function waste(n)
+        local t = {}
+        for i = 1, n do
+            t[i % 100 + 1] = { i }
+        end
+        return t
+    end
+    if random(2) == 1 then
+        waste(random(3000))
+    else
+        local resume = coroutine.wrap(function()
+            while true do
+                waste(random(100))
+                coroutine.yield()
+            end
+        end)
+        for _ = 1, random(20) do
+            resume()
+        end
+    end
+end
+
+-- Files that are left to the collector, or to the end of the state.
+function step.open()
+    local i = random(FILES)
+    if files[i] and random(4) == 1 then
+        files[i]:close()
+    end
+    files[i] = assert(io.open("/dev/null"))
+end
+
+-- A finalizer that meets other states, in the middle of something else or as this state closes.
+function step.finalize()
+    setmetatable({}, {
+        __gc = function()
+            local ok, message = pcall(function()
+                local handle = pick()
+                if random(8) == 1 then
+                    handle:close()
+                else
+                    call(handle, nil, ANSWER)
+                end
+            end)
+            if not ok then
+                soak.expect(message)
+            end
+        end,
+    })
+end
+
+-- A state that nobody else finds behaves to the letter. Only for threads: they are not interrupted.
+function step.own(depth)
+    if depth > 0 or soak.crowded() then
+        return
+    end
+    local handle = make()
+    local function expect(text)
+        local ok, entered, result = soak.call(handle, nil, ANSWER, 0, "payload")
+        local outcome = ok and result or entered
+        check(string.find(outcome, text, 1, true), "wanted " .. text .. ", got " .. outcome)
+    end
+    expect("payload")
+    handle:interrupt()
+    expect(mt.error.interrupted)
+    expect("payload")
+    handle:interrupt(true)
+    expect(mt.error.interrupted)
+    expect(mt.error.interrupted)
+    handle:interrupt(false)
+    expect("payload")
+    handle:close()
+    expect(mt.error.object_closed)
+end
+
+local steps = {
+    "call", "call", "call", "call", "call", "call", "call", "call", "make", "make", "make", "own",
+    "singleton", "find", "recurse", "interrupt", "interrupt", "close", "drop", "give_up",
+    "inspect", "collect", "compute", "compute", "open", "finalize",
+}
+
+local function take_step(depth)
+    local name = steps[random(#steps)]
+    soak.begin(name)
+    local ok, message = pcall(step[name], depth)
+    if not ok then
+        soak.expect(message)
+    end
+end
+
+-- ---- what a call does in a state ----
+
+local function fail_somehow()
+    local kind = random(24)
+    if kind == 1 then
+        error("an error as wanted")
+    elseif kind == 2 then
+        error(setmetatable({}, {
+            __tostring = function()
+                return "an error as wanted"
+            end,
+        }))
+    end
+    return kind == 3
+end
+
+local function act(depth, call_seed, payload)
+    math.randomseed(call_seed)
+    if depth >= RECURSE then
+        call(random(64) == 1 and pick() or mt.state(mt.id()), nil, depth + 1)
+    elseif depth < ANSWER then
+        for _ = 1, depth <= DEEPEST and random(0, 2) or 0 do
+            take_step(depth)
+        end
+        if fail_somehow() then
+            return {} -- does not cross
+        end
+    end
+    return payload
+end
+
+math.randomseed(seed)
+
+if not mt.id() then
+    for _ = 1, random(soak.LIFE) do
+        if not soak.running() then
+            break
+        end
+        take_step(0)
+    end
+    return
+end
+
+local life = soak.born(mt.id())
+if flavour == 1 then
+    error("an error as wanted")
+elseif flavour == 2 then
+    return "no callback"
+elseif flavour == 3 then -- setups that need each other, in a circle now and then
+    local ok, message = pcall(function()
+        local number = random(soak.SINGLETONS)
+        local _ <close> = mt.singleton("singleton " .. number, code, code, random(0), number, random(6))
+    end)
+    if not ok then
+        soak.expect(message)
+    end
+end
+
+return function(...)
+    return soak.inside(life, act, ...)
+end, mt.id()
