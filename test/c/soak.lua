@@ -57,7 +57,8 @@ end
 local step = {}
 
 local function make(name)
-    return mt.newstate(name, random(4) == 1, code, code, random(0), rank, random(16))
+    local setup = random(2) == 1 and code or load(code)
+    return mt.newstate(name, random(4) == 1, setup, code, random(0), rank, random(16))
 end
 
 function step.make()
@@ -161,21 +162,25 @@ function step.collect()
     end
 end
 
--- Work for the collector and for interrupts, in coroutines as well.
-function step.compute()
-    local function waste(n)
-        local t = {}
-        for i = 1, n do
-            t[i % 100 + 1] = { i }
-        end
-        return t
+local function fill(n, slots)
+    local t = {}
+    for i = 1, n do
+        t[i % slots + 1] = { i }
     end
-    if random(2) == 1 then
-        waste(random(3000))
+    return t
+end
+
+-- Work for the collector and for interrupts, in coroutines as well; sometimes with much memory.
+function step.compute()
+    local kind = random(20)
+    if kind == 1 then
+        fill(10000, 10000)
+    elseif kind < 10 then
+        fill(random(3000), 100)
     else
         local resume = coroutine.wrap(function()
             while true do
-                waste(random(100))
+                fill(random(100), 100)
                 coroutine.yield()
             end
         end)
