@@ -25,10 +25,6 @@
  * lived (hence its crowd, four times what soak.lua makes), and what was removed from the registry
  * last, which later removals free (hence least_bytes, the least after any of a number of removals).
  */
-#if defined(__linux__)
-#define _GNU_SOURCE /* getopt_long */
-#endif
-
 #include "check.h"
 #include "error.h"
 #include "mtstates.h"
@@ -172,7 +168,7 @@ struct life {
     uint64_t calls;
 };
 
-/* A bit per id; they are given in sequence. */
+/* A bit per id; they are given in sequence, and these are enough for days. */
 static _Atomic uint64_t ids[(uint64_t)1 << 24];
 #define IDS (64 * sizeof ids / sizeof *ids)
 
@@ -602,8 +598,7 @@ static void take_options(int count, char **arguments)
         else
             setenv(option == 's' ? "MTSTATES_TEST_SECONDS" : "MTSTATES_TEST_SEED", optarg, 1);
     }
-    if (threads > THREADS_MAX)
-        threads = THREADS_MAX;
+    threads = threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : threads;
     seed = test_seed();
 }
 
@@ -620,6 +615,7 @@ int main(int count, char **arguments)
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         printf("met %ld times: %s\n", atomic_load(&expected[i].met), expected[i].text);
     CHECK(atomic_load(&living) == 0);
+    CHECK(atomic_load(&calls_counted_inside) > 0);
     CHECK(atomic_load(&calls_counted_inside) == atomic_load(&calls_counted_outside));
     check_nobody_is_found();
     printf("%" PRId64 " bytes and %d descriptors before, %" PRId64 " and %d after\n", bytes_before,
