@@ -290,7 +290,13 @@ static int meta_close(lua_State *L)
 
 static int meta_gc(lua_State *L)
 {
-    finalize(check_handle(L, "__gc"));
+    struct handle *h = check_handle(L, "__gc");
+    /* The collector does not run in a finalizer. So this is none, but a call by hand, and a method
+     * that is at work may need the record yet. */
+    if (lua_gc(L, LUA_GCISRUNNING) == 1)
+        give_up(h);
+    else
+        finalize(h);
     return 0;
 }
 

@@ -283,4 +283,29 @@ describe("the last owning handle", function()
         assert.equal("still here", holder:call("still here"))
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "child"))
     end)
+
+    it("may be finalized by hand while its own call runs", function()
+        local holder = mtstates.newstate("finalizes by hand", function()
+            local mt = require("mtstates")
+            local child
+            return function(what)
+                if what == "finalize" then
+                    debug.getmetatable(child).__gc(child)
+                    return
+                end
+                child = mt.newstate("hand child", function()
+                    local m = require("mtstates")
+                    return function()
+                        m.state("finalizes by hand"):call("finalize")
+                        error("after it")
+                    end
+                end)
+                return child:call()
+            end
+        end)
+        local message = support.error_of(holder.call, holder)
+        assert.matches('name="hand child"', message)
+        assert.matches("after it", message)
+        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "hand child"))
+    end)
 end)
