@@ -115,9 +115,10 @@ void state_set_callback(lua_State *target)
 /* ---- closing ---- */
 
 /*
- * States that this thread has to close while it is closing one: the finalizers of one state may
- * drop the last handle of the next, and so on, so they queue here instead of nesting on the C
- * stack.
+ * States that this thread has to close. They queue while it is closing one, since the finalizers of
+ * one state may drop the last handle of the next, and so on, and would nest on the C stack. And
+ * they queue while the C stack has no room for finalizers, until the thread closes a state where it
+ * has, or ends.
  */
 static _Thread_local struct closings {
     bool active;
@@ -145,59 +146,58 @@ static void interpreter_close(struct state *s)
 static void close_queued(void)
 {
     struct state *s;
+    closings.active = true;
     while ((s = closings.first) != NULL) {
         closings.first = s->next_closing;
         s->queued_to_close = false;
         interpreter_close(s);
     }
+    closings.active = false;
 }
 
-/* At the end of a thread that died in a finalizer: only the state it was in is lost. */
+/* At the end of a thread that left some, or that died in a finalizer: only that state is lost. */
 static void closings_end(void *unused)
 {
     (void)unused;
     close_queued();
-    closings.active = false;
 }
 
 static struct thread_watch closings_watch = {.end = closings_end};
 
 /* The word is closing by the calling thread. */
-static void close_now(struct state *s)
+static void close_now(struct state *s, struct thread *self)
 {
     registry_remove(&s->record);
-    if (closings.active) {
-        s->queued_to_close = true;
-        s->next_closing = closings.first;
-        closings.first = s;
+    s->queued_to_close = true;
+    s->next_closing = closings.first;
+    closings.first = s;
+    if (closings.active)
         return;
-    }
-    closings.active = true;
     thread_watch_end(&closings_watch, &closings);
-    interpreter_close(s);
+    if (!thread_has_stack(self))
+        return;
     close_queued();
     thread_watch_end(&closings_watch, NULL);
-    closings.active = false;
 }
 
 void state_leave(struct state *s, struct thread *self)
 {
     if (!ownership_leave(&s->ownership, self->number))
-        close_now(s);
+        close_now(s, self);
 }
 
 enum entry state_close(struct state *s, struct thread *self)
 {
     enum entry entry = ownership_begin_close(&s->ownership, self->number);
     if (entry == ENTRY_ENTERED)
-        close_now(s);
+        close_now(s, self);
     return entry == ENTRY_NESTED && s->queued_to_close ? ENTRY_CLOSED : entry;
 }
 
 void state_discard(struct state *s, struct thread *self)
 {
     ownership_give_up(&s->ownership, self->number);
-    close_now(s);
+    close_now(s, self);
 }
 
 bool state_own(struct state *s)
@@ -215,7 +215,7 @@ void state_disown(struct state *s, struct thread *self)
     if (atomic_fetch_sub_explicit(&s->owners, 1, memory_order_acq_rel) != 1)
         return;
     if (ownership_abandon(&s->ownership, self->number))
-        close_now(s);
+        close_now(s, self);
     else
         registry_remove(&s->record);
 }

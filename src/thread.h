@@ -62,13 +62,19 @@ struct thread_watch {
 bool thread_watch_end(struct thread_watch *w, const void *value);
 
 /*
- * Whether the calling thread has room for one more state. The difference is unsigned, so a C stack
- * that is not the thread's own (a C coroutine's) passes and only the depth bounds it.
+ * Whether the calling thread has C stack for code of one more state. The difference is unsigned, so
+ * a C stack that is not the thread's own (a C coroutine's) passes.
  */
-static inline bool thread_may_nest(const struct thread *t)
+static inline bool thread_has_stack(const struct thread *t)
 {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    return t->depth < THREAD_DEPTH_MAX && here - t->stack_low >= t->stack_reserve;
+    return here - t->stack_low >= t->stack_reserve;
+}
+
+/* Whether the calling thread may enter one more state. */
+static inline bool thread_may_nest(const struct thread *t)
+{
+    return t->depth < THREAD_DEPTH_MAX && thread_has_stack(t);
 }
 
 #endif

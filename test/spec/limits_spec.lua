@@ -17,6 +17,33 @@ local function ring(prefix, count)
     return states
 end
 
+-- What a script prints that has a C stack of 512 KB, and "survived" if it comes to its end.
+-- descend(depth, f) calls f that many C calls deep; FORMAT_DEEP is code that recurses without end.
+local function run_in_512_kb(script)
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write([=[
+        local mt = require("mtstates")
+        local FORMAT_DEEP = [[
+            local function format_deep()
+                return ("%s"):format(setmetatable({}, { __tostring = format_deep }))
+            end
+        ]]
+        local function descend(depth, f)
+            if depth == 0 then
+                return f()
+            end
+            return (("x"):gsub("x", function() descend(depth - 1, f) end))
+        end
+    ]=], script, "print('survived')")
+    file:close()
+    local output = io.popen("ulimit -s 512; lua5.4 " .. path .. " 2>&1")
+    local text = output:read("a")
+    output:close()
+    os.remove(path)
+    return text
+end
+
 describe("recursion without end", function()
     for _, case in ipairs({ { 1, "through one state" }, { 2, "through two in turn" },
         { 10000, "through ten thousand in a row" } }) do
@@ -42,34 +69,12 @@ describe("recursion without end", function()
     end)
 
     it("ends in a Lua error before a C stack of 512 KB does, whatever Lua puts on it", function()
-        local script = os.tmpname()
-        local file = assert(io.open(script, "w"))
-        file:write([[
-            local mt = require("mtstates")
-            local code = "local mt = require('mtstates') " .. [=[
-                local function format_deep()
-                    return ("%s"):format(setmetatable({}, { __tostring = format_deep }))
-                end
-                return function(n) return (pcall(format_deep)) end
-            ]=]
-            local state = mt.newstate(nil, code)
-            local function host(n)
-                if n == 0 then
-                    return pcall(state.call, state)
-                end
-                return (("x"):gsub("x", function() host(n - 1) end))
+        assert.matches("survived", run_in_512_kb([[
+            local state = mt.newstate(nil, FORMAT_DEEP .. "return function() pcall(format_deep) end")
+            for depth = 0, 190 do
+                pcall(descend, depth, function() pcall(state.call, state) end)
             end
-            for n = 0, 190 do
-                pcall(host, n)
-            end
-            print("survived")
-        ]])
-        file:close()
-        local output = io.popen("ulimit -s 512; lua5.4 " .. script .. " 2>&1")
-        local text = output:read("a")
-        output:close()
-        os.remove(script)
-        assert.matches("survived", text)
+        ]]))
     end)
 
     it("ends in a Lua error before a small thread's C stack does", function()
@@ -142,6 +147,34 @@ describe("memory", function()
 end)
 
 describe("closing", function()
+    for _, close in ipairs({ "box[1]:close()", "local _ <close> = box[1]",
+        "box[1] = nil collectgarbage()" }) do
+        it("by " .. close .. " leaves finalizers for later where the C stack is full", function()
+            assert.matches("survived", run_in_512_kb([[
+                local function make()
+                    return { (mt.newstate("deep", FORMAT_DEEP .. [=[
+                        keep = setmetatable({}, { __gc = function()
+                            pcall(format_deep)
+                            require("mtstates").state("count"):call(1)
+                        end })
+                        return function() end
+                    ]=])) }
+                end
+                local count = mt.newstate("count", [=[
+                    local sum = 0
+                    return function(n) sum = sum + n return sum end
+                ]=])
+                for depth = 0, 190 do
+                    local box = make()
+                    assert(pcall(descend, depth, function() ]] .. close .. [[ end))
+                    assert(not pcall(mt.state, "deep"))
+                end
+                make()[1]:close() -- here is room for those left, too
+                assert(count:call(0) == 192)
+            ]]))
+        end)
+    end
+
     it("a chain of 20000 states that own each other needs no deep recursion", function()
         local code = [[
             local mt = require("mtstates")
