@@ -18,10 +18,12 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 
 /* What the module knows of a host. */
 struct host {
-    struct handle *strays; /* the handles that were made in finalizers */
-    bool closed;           /* it closes, and the last chance to give up handles has passed */
-    int untold_kilobytes;  /* of new states, that its collector has not been told of */
+    bool closed;          /* it closes, and the last chance to give up handles has passed */
+    int untold_kilobytes; /* of new states, that its collector has not been told of */
 };
+
+/* The host's user value: a table whose weak keys are the strays. */
+enum { HOST_STRAYS = 1, HOST_USER_VALUES = HOST_STRAYS };
 
 /*
  * A state weighs on the host's collector as a few bytes of handle. So the host is told of the
@@ -31,23 +33,14 @@ struct host {
  */
 enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4 };
 
-static void stray_add(struct host *host, struct handle *h)
+/* The handle on top of the stack. [-0, +0, m] */
+static void stray_add(lua_State *L)
 {
-    h->next_stray = host->strays;
-    h->stray = &host->strays;
-    if (host->strays != NULL)
-        host->strays->stray = &h->next_stray;
-    host->strays = h;
-}
-
-static void stray_remove(struct handle *h)
-{
-    if (h->stray == NULL)
-        return;
-    *h->stray = h->next_stray;
-    if (h->next_stray != NULL)
-        h->next_stray->stray = h->stray;
-    h->stray = NULL;
+    lua_getiuservalue(L, UPVALUE_HOST, HOST_STRAYS);
+    lua_pushvalue(L, -2);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
 }
 
 /* The handle is of no more use, and no more an owner. */
@@ -63,7 +56,6 @@ static void give_up(struct handle *h)
 static void finalize(struct handle *h)
 {
     struct state *s = h->held;
-    stray_remove(h);
     give_up(h);
     h->held = NULL;
     if (s != NULL)
@@ -79,11 +71,10 @@ struct handle *handle_new(lua_State *L, bool owns)
     h->state = h->held = NULL;
     h->owns = owns;
     h->kilobytes = 0;
-    h->stray = NULL;
     lua_pushvalue(L, UPVALUE_METATABLE);
     lua_setmetatable(L, -2);
     if (lua_gc(L, LUA_GCISRUNNING) != 1) /* in a finalizer, or stopped by the user */
-        stray_add(host, h);
+        stray_add(L);
     return h;
 }
 
@@ -352,10 +343,21 @@ static void push_metatable(lua_State *L)
 static int host_gc(lua_State *L)
 {
     struct host *host = lua_touserdata(L, 1);
-    while (host->strays != NULL)
-        finalize(host->strays);
+    lua_getiuservalue(L, 1, HOST_STRAYS);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
+        finalize(lua_touserdata(L, -2));
     host->closed = true;
     return 0;
+}
+
+/* [-0, +1, m] */
+static void push_strays(lua_State *L)
+{
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
 }
 
 static void push_host(lua_State *L)
@@ -364,8 +366,10 @@ static void push_host(lua_State *L)
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
         return;
     lua_pop(L, 1);
-    struct host *host = lua_newuserdatauv(L, sizeof *host, 0);
-    *host = (struct host){NULL, false, 0};
+    struct host *host = lua_newuserdatauv(L, sizeof *host, HOST_USER_VALUES);
+    *host = (struct host){false, 0};
+    push_strays(L);
+    lua_setiuservalue(L, -2, HOST_STRAYS);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, host_gc);
     lua_setfield(L, -2, "__gc");

@@ -7,8 +7,10 @@
  *
  * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
  * not of those that these finalizers make. A handle made in a finalizer would then keep its state
- * for ever. So such handles hang in a list, and an object that was there first, and whose finalizer
- * therefore comes last, gives up what is still in it.
+ * for ever. So such handles are noted, and an object that was there first, and whose finalizer
+ * therefore comes last, gives up those that are left. They are keys of a weak table, and not in a
+ * list through the handles, since a finalizer does not always run: Lua drops one that meets a stack
+ * overflow.
  */
 #ifndef MTSTATES_HANDLE_H
 #define MTSTATES_HANDLE_H
@@ -23,8 +25,6 @@ struct handle {
     struct state *held; /* has a reference, until the collector takes the handle: a method that runs
                            may meet its own handle given up, and still needs the record */
     int kilobytes;      /* what the state weighed when this handle's function made it */
-    struct handle **stray; /* what points to this handle among the strays; NULL: it is not there */
-    struct handle *next_stray;
 };
 
 /* Gives an empty handle its state, with the caller's reference, and owner if it owns. */
