@@ -1,0 +1,522 @@
+-- Bad input by machine: every function, method and metamethod of the module is called with nasty
+-- arguments, from nasty places.
+--
+--     lua5.4 test/fuzz.lua        runs children, each with a seed of its own, until the time is up
+--     lua5.4 test/fuzz.lua SEED   is such a child; says on stderr what it is about to do
+--
+-- MTSTATES_TEST_SECONDS is the time, MTSTATES_TEST_SEED the seed of the only child to run. A child's
+-- seed decides what is called, with what, and from where; the threads' pace is their own.
+--
+-- An operation may return, or raise a string that Lua, the module or the bad value itself is known
+-- to raise. Everything else fails the test: another error, a crash of the child, a child that does
+-- not end. What waits for ever because it was told to does not occur here:
+--   - tcall(math.huge) of a state whose thread waits for one of ours: only the main program, which
+--     is in no state, has long timeouts, all others wait for at most MAX_WAIT seconds
+--   - callbacks without end: each ends by itself, or in a stack overflow
+-- Out of the game is what breaks any Lua program: corrupted binary chunks, and the debug library's
+-- setmetatable, setupvalue and getregistry on the module's own objects. By hand, __gc is called
+-- outside of finalizers only; inside one, the module takes the caller for the collector.
+-- luacheck: globals KEPT FINAL FRESH AT_END string coroutine
+local mtstates = require("mtstates")
+
+local OPERATIONS = 300 -- of one child
+local CHILD_SECONDS = 100 -- after which it is taken for hung; it needs about one
+local MAX_WAIT = 0.002
+local POOL = 8
+local NAMES = { "a", "b", "", "\0", "a\0b", ("n"):rep(65535) }
+local SCRIPT = "test/fuzz.lua"
+
+local function choose(list)
+    return list[math.random(#list)]
+end
+
+-- ---- values ----
+
+local function fails()
+    error("payload")
+end
+
+local FAILING = { __index = fails, __newindex = fails, __len = fails, __call = fails,
+    __tostring = fails, __pairs = fails, __eq = fails, __lt = fails,
+    __concat = fails, __close = fails, __gc = fails,
+    __name = "payload", __metatable = false }
+
+local upvalue = 1
+local function with_upvalue()
+    return upvalue
+end
+
+local function echo()
+    return function(...) return ... end
+end
+
+-- Setups, with code of a kind in each. They see globals only.
+local SETUPS = {
+    echo,
+    function(...) return function(...) return ... end, ... end,
+    function() return function(value) error(value) end end,
+    function() return function() error(setmetatable({}, { __tostring = error })) end end,
+    function() return function() error(setmetatable({}, { __tostring = next })) end end,
+    function() return function() error(setmetatable({}, { __name = {} })) end end,
+    function() return function(...) return coroutine.yield(...) end end,
+    function() return function() return {} end, {} end,
+    function() return print end,
+    function() return nil, 1 end,
+    function(...) error((...)) end,
+    function()
+        return function(...) return debug.sethook(function() error("payload") end, "crl", 1), ... end
+    end,
+    function() return function() return setmetatable({}, { __index = error }).x end end,
+    function() return function() return table.unpack({}, 1, 999000) end end,
+    function() return function(n) return ("x"):rep(math.type(n) == "integer" and n % 1000000 or 9) end end,
+    function() -- a state that calls itself until the stack is full, from a coroutine at each level
+        local mt = require("mtstates")
+        return function(...)
+            local self = mt.state(mt.id())
+            return coroutine.wrap(self.call)(self, ...)
+        end
+    end,
+    function() -- calls from the bottom of a full Lua stack
+        local mt = require("mtstates")
+        local deep
+        function deep(n)
+            local ok, message = pcall(deep, n + 1)
+            if not ok and n % 50 == 0 then
+                pcall(mt.newstate, "return function() end")
+                pcall(error, message)
+            end
+        end
+        return function() deep(0) end
+    end,
+    function() -- closes, drops and makes states as it closes
+        local mt = require("mtstates")
+        KEPT = mt.newstate(nil, false, function() return function() end end)
+        FINAL = setmetatable({}, { __gc = function()
+            pcall(KEPT.close, KEPT)
+            FRESH = mt.newstate(nil, false, function() return function() end end)
+            pcall(mt.singleton, "a", "return function() end")
+            error("payload")
+        end })
+        return function() collectgarbage() end
+    end,
+    function() -- a close of itself, in all ways that there are
+        local mt = require("mtstates")
+        return function()
+            local self <close> = mt.state(mt.id())
+            coroutine.close(coroutine.create(function() self:close() end))
+            pcall(coroutine.wrap(function() self:close() end))
+            self:interrupt()
+            self:close()
+        end
+    end,
+    function(...)
+        return require("mtstates").singleton("a", "return function() end", ...) and function() end
+    end,
+    function() -- an interpreter in pieces
+        package.path, package.cpath, package.preload = 42, {}, nil
+        package.loaded.string, string, coroutine, debug.getmetatable("").__index = nil, nil, nil, nil
+        return function(...) return require("mtstates").newstate(echo or "return function() end"), ... end
+    end,
+    function() -- finalizers of a collector without a pause
+        collectgarbage("generational")
+        local mt = require("mtstates")
+        return function()
+            setmetatable({}, { __gc = function() mt.newstate("return function() end"):call({}) end })
+            collectgarbage("step")
+        end
+    end,
+}
+
+local CODE = {
+    "return function(...) return ... end", "return ...", "return (", "", "\0", "\27Lua", "=x", "@x",
+    "return function() return 1, {} end", "error(nil)", "local x <close> = 1", "goto nowhere",
+    string.dump(echo), string.dump(echo, true), string.dump(with_upvalue),
+    ("return "):rep(300), ("("):rep(10000), "return " .. ("{"):rep(190) .. ("}"):rep(190),
+    "return function() " .. ("local _ "):rep(250) .. " end",
+}
+
+local SMALL = { true, false, 0, -0.0, 1, -1, 2, 1.5, math.huge, -math.huge, 0 / 0, 1e-300, math.mininteger,
+    math.maxinteger, 1 << 53, 2.0 ^ 53, 2.0 ^ 63, -2.0 ^ 63, 0x100000, "", "\0", "x", "1", "0x10", "a\0b" }
+
+local FUNCTIONS = { print, with_upvalue, error, pcall, echo, coroutine.wrap(fails), string.gmatch("", ""),
+    mtstates.newstate, mtstates.state, mtstates.id }
+
+local methods = debug.getmetatable(mtstates.newstate(echo))
+local pool = {} -- handles, whatever has become of them
+
+local function any_handle()
+    local handle = pool[math.random(POOL)]
+    local name = choose(NAMES)
+    if handle == nil then
+        local found, named = pcall(mtstates.state, name)
+        handle = found and named or nil
+    end
+    return handle
+end
+
+local function option_table()
+    local options = {}
+    for _ = 1, math.random(0, 3) do
+        options[choose({ "name", "libs", "inherit", "x", "\0", 1, 0.5, false, FAILING, print })] =
+            choose({ true, false, "a", "", 1, FAILING, ("n"):rep(65536), print })
+    end
+    return math.random(3) == 1 and setmetatable(options, FAILING) or options
+end
+
+local KINDS = {
+    function() return nil end,
+    function() return choose(SMALL) end,
+    function() return choose(NAMES) end,
+    function() return choose(CODE) end,
+    function() return choose(SETUPS) end,
+    function() return choose(FUNCTIONS) end,
+    function() return ("x"):rep(choose({ 39, 40, 41, 255, 256, 1024, 1025, 65536, 4 << 20 })) end,
+    function() return choose({ io.stdout, coroutine.running(), coroutine.create(fails), mtstates,
+        mtstates.error, debug.upvalueid(with_upvalue, 1), _G, package.loaded }) end,
+    function() return setmetatable({}, FAILING) end,
+    option_table,
+    any_handle,
+    function() return (select(2, pcall(methods.__index.id, pool[math.random(POOL)]))) end, -- or a message
+}
+
+local function any_value()
+    return choose(KINDS)()
+end
+
+-- Mostly a few; now and then as many as there can be, of one small value.
+local function any_arguments()
+    local size = math.random(60)
+    if size == 1 then
+        local value = choose(SMALL)
+        local many = table.pack(choose(KINDS)())
+        for i = 2, choose({ 17, 18, 19, 20, 21, 40, 250, 10000, 199000, 999950, 1000000 }) do
+            many[i] = value
+        end
+        many.n = #many
+        return many
+    end
+    local few = { n = size % 6 }
+    for i = 1, few.n do
+        few[i] = any_value()
+    end
+    return few
+end
+
+-- ---- operations ----
+
+local function method(name)
+    return name, function(handle, ...) return methods.__index[name](handle, ...) end, "method"
+end
+
+local function function_of(name)
+    return name, mtstates[name], "function"
+end
+
+local function metamethod(name, f)
+    return name, f or methods[name], "method"
+end
+
+local TARGETS = {
+    { function_of("newstate") }, { function_of("newstate") }, { function_of("newstate") },
+    { function_of("state") }, { function_of("state") }, { function_of("singleton") },
+    { function_of("singleton") }, { function_of("id") }, { function_of("type") },
+    { method("call") }, { method("call") }, { method("call") }, { method("tcall") }, { method("tcall") },
+    { method("close") }, { method("id") }, { method("name") }, { method("isowner") }, { method("interrupt") },
+    { metamethod("__gc") }, { metamethod("__close") }, { metamethod("__call") }, { metamethod("__eq") },
+    { metamethod("__tostring") },
+    { metamethod("tostring", tostring) },
+    { metamethod("==", function(a, b) return a == b end) },
+    { "()", function(a, ...) return a(...) end, "handle" },
+    { metamethod("index", function(a, b) return a[b] end) },
+    { metamethod("newindex", function(a, b, c) a[b] = c end) },
+    { metamethod("length", function(a) return #a end) },
+    { metamethod("concatenation", function(a, b) return a .. b end) },
+    { metamethod("comparison", function(a, b) return a < b end) },
+    { metamethod("<close>", function(a) local _ <close> = a end) },
+    { "for", function(a, ...) for x in a, ... do error("payload " .. type(x)) end end, "handle" },
+    { metamethod("collectgarbage", function() return collectgarbage() end) },
+}
+
+-- A newstate or singleton that has a chance: [name|options|nil,] [libs,] setup [, ...]
+local function maker_arguments(name)
+    local arguments = table.pack(choose(NAMES))
+    if name == "newstate" and math.random(2) == 1 then
+        arguments[1] = math.random(2) == 1 and { name = choose(NAMES), inherit = true } or nil
+    end
+    if math.random(3) == 1 then
+        arguments.n = arguments.n + 1
+        arguments[arguments.n] = math.random(3) > 1
+    end
+    arguments[arguments.n + 1] = math.random(4) == 1 and choose(CODE) or choose(SETUPS)
+    for i = 2, math.random(4) do
+        arguments[arguments.n + i] = choose(SMALL)
+    end
+    arguments.n = math.max(arguments.n + 1, #arguments)
+    return arguments
+end
+
+local function brief(value)
+    if type(value) == "string" then
+        return ("%q"):format(value:sub(1, 30)):gsub("\n", "n") .. (#value > 30 and "…" .. #value or "")
+    end
+    return type(value) == "number" and tostring(value) or type(value)
+end
+
+-- Draws what to do: a function without arguments, and its description.
+local function draw(inside)
+    local name, f, kind = table.unpack(choose(TARGETS))
+    local arguments = any_arguments()
+    if kind == "function" and math.random(4) > 1 and name ~= "state" then
+        arguments = maker_arguments(name)
+    elseif name == "state" and math.random(3) > 1 then
+        arguments = table.pack(choose(NAMES))
+    elseif kind == "handle" or kind == "method" and math.random(6) > 1 then
+        table.move(arguments, 1, arguments.n, 2)
+        arguments[1], arguments.n = any_handle(), arguments.n + 1
+    end
+    if name == "tcall" and math.random(3) > 1 then
+        arguments[2] = choose({ 0, -1, 0.001, 1e-9, math.huge, math.maxinteger, 1e300, 1 << 53 })
+        arguments.n = math.max(2, arguments.n)
+    end
+    if name == "tcall" and inside and type(arguments[2]) == "number" and arguments[2] > MAX_WAIT then
+        arguments[2] = MAX_WAIT
+    end
+    local slot = math.random(POOL)
+    local words = { name }
+    for i = 1, math.min(arguments.n, 6) do
+        words[#words + 1] = brief(arguments[i])
+    end
+    return function()
+        local results = table.pack(f(table.unpack(arguments, 1, arguments.n)))
+        for i = 1, math.min(results.n, 2) do
+            if mtstates.type(results[i]) == "mtstates.state" then
+                pool[slot] = results[i]
+            end
+        end
+    end, ("%s, %d arguments"):format(table.concat(words, " "), arguments.n), name
+end
+
+-- ---- errors ----
+
+local KNOWN = { "payload", "bad argument #%d+ to", "calling '.-' on bad self", "attempt to ",
+    "stack overflow", "this Lua state is closing", "needs itself to be made", "not enough memory",
+    "error in error handling", "too many results to unpack", "'__tostring' must return a string",
+    "got a non%-closable value", "table index is n" }
+
+local function is_known(message)
+    if type(message) ~= "string" or message:find("(null)", 1, true) then
+        return false
+    end
+    message = message:gsub("^test/fuzz%.lua:%d+: ", "") -- which coroutine.wrap puts in front
+    for name in pairs(mtstates.error) do
+        if message:find("^mtstates%.error%." .. name .. "%f[^%w_]") then
+            return true
+        end
+    end
+    for _, pattern in ipairs(KNOWN) do
+        if message:find(pattern) then
+            return true
+        end
+    end
+    return false
+end
+
+local function attempt(f, description)
+    local ok, message = pcall(f)
+    if not ok and not is_known(message) then
+        io.stderr:write(("unexpected error of %s: %s\n"):format(description, message))
+        os.exit(1)
+    end
+end
+
+-- ---- places to do it from ----
+
+local function descend(depth, f)
+    if depth == 0 then
+        return f()
+    end
+    return (("x"):gsub("x", function() descend(depth - 1, f) end))
+end
+
+local PLACES = {
+    plain = function(f) f() end,
+    coroutine = function(f) coroutine.wrap(f)() end,
+    closed_coroutine = function(f)
+        local co = coroutine.create(function()
+            local _ <close> = setmetatable({}, { __close = f })
+            coroutine.yield()
+        end)
+        coroutine.resume(co)
+        coroutine.close(co)
+    end,
+    finalizer = function(f)
+        setmetatable({}, { __gc = f })
+        collectgarbage()
+    end,
+    close = function(f)
+        pcall(function()
+            local _ <close> = setmetatable({}, { __close = f })
+            error("payload")
+        end)
+    end,
+    tostring = function(f)
+        tostring(setmetatable({}, { __tostring = function() f() return "" end }))
+    end,
+    hook = function(f)
+        debug.sethook(function()
+            debug.sethook()
+            f()
+        end, "", 1)
+        local _ = {}
+        debug.sethook()
+    end,
+    handler = function(f) xpcall(error, function() f() end, "payload") end,
+    handler_of_overflow = function(f)
+        local first = true
+        xpcall(descend, function()
+            if first then
+                first = false
+                f()
+            end
+        end, 1000)
+    end,
+    sort = function(f) table.sort({ 1, 2 }, function() f() return false end) end,
+    deep = function(f) descend(150, f) end,
+    stopped_collector = function(f)
+        collectgarbage("stop")
+        f()
+        collectgarbage("restart")
+    end,
+}
+local PLACE_NAMES = {}
+for name in pairs(PLACES) do
+    PLACE_NAMES[#PLACE_NAMES + 1] = name
+end
+table.sort(PLACE_NAMES)
+
+-- ---- one operation, in any interpreter ----
+
+local run
+
+-- A state that fuzzes when it is called with ("fuzz", seed, n, depth), and as it closes.
+local function nest(seed, n, depth)
+    local state = mtstates.newstate(choose({ "a", "b", "fuzz" }), function(script, ...)
+        local step = assert(loadfile(script))("inside")
+        local its_seed, its_n, its_depth = ...
+        FINAL = setmetatable({}, { __gc = function() step(its_seed, -its_n, its_depth) end })
+        return step
+    end, SCRIPT, seed, n, depth)
+    pool[math.random(POOL)] = state
+    return function()
+        state:call(seed, n, depth)
+        state:tcall(MAX_WAIT, seed, n + 1, depth)
+    end
+end
+
+function run(seed, n, depth, where)
+    math.randomseed(seed, n * 4 + depth)
+    local place = math.random(2) == 1 and "plain" or choose(PLACE_NAMES)
+    local f, description, name
+    if depth < 2 and math.random(6) == 1 then
+        f, description = nest(seed, n, depth + 1), "a state"
+    else
+        f, description, name = draw(depth > 0 or place ~= "plain" or where ~= "main")
+    end
+    if name == "__gc" and (place == "finalizer" or n < 0) then
+        place = "plain"
+        f = function() end
+    end
+    description = ("%s %d depth %d in %s: %s"):format(where, n, depth, place, description)
+    io.stderr:write(description .. "\n") -- one piece, since threads write, too
+    attempt(function()
+        PLACES[place](function() attempt(f, description) end)
+    end, description)
+end
+
+local function inside(seed, n, depth, ...)
+    if math.type(seed) == "integer" and math.type(n) == "integer" and math.type(depth) == "integer"
+        and depth > 0 then
+        run(seed, n, depth, "state")
+    end
+    return ...
+end
+
+-- ---- threads ----
+
+local function start_threads(seed)
+    local found, thread = pcall(require, "cqueues.thread")
+    local threads = {}
+    for i = 1, found and 2 or 0 do
+        threads[i] = thread.start(function(_, script, thread_seed)
+            local run_all = assert(loadfile(script))("thread")
+            run_all(tonumber(thread_seed))
+        end, SCRIPT, tostring(seed + i))
+    end
+    return threads
+end
+
+local function run_all(seed, where)
+    for n = 1, OPERATIONS do
+        run(seed, n, 0, where)
+    end
+end
+
+-- ---- a child ----
+
+local function child(seed)
+    local threads = start_threads(seed)
+    run_all(seed, "main")
+    for _, thread in ipairs(threads) do
+        assert(thread:join())
+    end
+    assert(mtstates.newstate(echo):call("works") == "works")
+    io.stderr:write("closing\n")
+    AT_END = setmetatable({}, { __gc = function() -- as this host closes
+        for n = 1, 20 do
+            run(seed, -n, 1, "end")
+        end
+    end })
+end
+
+-- ---- the parent ----
+
+local function last_lines(path, count)
+    local lines = {}
+    for line in io.lines(path) do
+        lines[#lines + 1] = line
+    end
+    return table.concat(lines, "\n", math.max(1, #lines - count + 1))
+end
+
+local function parent()
+    local given = os.getenv("MTSTATES_TEST_SEED")
+    local seconds = tonumber(os.getenv("MTSTATES_TEST_SECONDS") or 10)
+    local seed = given and math.tointeger(tonumber(given)) or os.time() * 1000
+    local deadline = os.time() + seconds
+    local log = os.tmpname()
+    local count = 0
+    repeat
+        local ok, how, status = os.execute(("timeout -s ABRT %d lua5.4 %s %d 2>%s"):format(
+            CHILD_SECONDS, SCRIPT, seed, log))
+        if not ok then
+            print(last_lines(log, 60))
+            print(("%s %d (124 is a hang). MTSTATES_TEST_SEED=%d"):format(how, status, seed))
+            os.exit(1)
+        end
+        seed = seed + 10
+        count = count + 1
+    until given or os.time() >= deadline
+    os.remove(log)
+    print(("%d children, seeds up to %d"):format(count, seed - 10))
+end
+
+local how = ...
+if how == "inside" then
+    return inside
+elseif how == "thread" then
+    return function(seed) run_all(seed, "thread") end
+elseif how then
+    child(math.tointeger(tonumber(how)))
+else
+    parent()
+end
