@@ -1,6 +1,6 @@
 /*
- * Threads that end without returning: from inside a callback, and from inside a singleton's setup.
- * Only the state they were in stays busy, and nobody waits for them.
+ * Threads that end without returning, by themselves or cancelled: from inside a callback, and from
+ * inside a singleton's setup. Only the state they were in stays busy, and nobody waits for them.
  */
 #include "check.h"
 #include "mtstates.h"
@@ -137,9 +137,45 @@ static void a_maker_that_dies_in_setup_makes_room_for_the_next(void)
     lua_close(second_job.L);
 }
 
+/* os.execute is a cancellation point. Waiting is none, so no queue keeps a waiter that is gone. */
+static void a_thread_that_is_cancelled_inside_a_state_leaves_only_that_one_busy(void)
+{
+    lua_State *L = open_lua();
+    pthread_t first, second;
+    struct job inside, waiting;
+    void *result;
+    run(L, "mt = require('mtstates')\n"
+           "cancelled = mt.newstate('cancelled', function()\n"
+           "  return function() os.execute('sleep 2') end end)\n"
+           "outer = mt.newstate('outer', function() local mt = require('mtstates')\n"
+           "  return function()\n"
+           "    mt.state('cancelled'):tcall(0.2) os.execute('sleep 2') end end)\n");
+    start(&first, &inside, "require('mtstates').state('cancelled'):call()");
+    usleep(100000);
+    start(&second, &waiting, "require('mtstates').state('outer'):call()");
+    usleep(100000);
+    pthread_cancel(second); /* while it waits for the first one's state */
+    pthread_cancel(first);
+    pthread_join(first, &result);
+    CHECK(result == PTHREAD_CANCELED);
+    pthread_join(second, &result);
+    CHECK(result == PTHREAD_CANCELED);
+    lua_close(inside.L);
+    lua_close(waiting.L);
+    run(L,
+        "for _, state in ipairs{cancelled, outer} do\n"
+        "  local ok, message = pcall(state.call, state)\n"
+        "  assert(not ok and message:match(mt.error.concurrent_access), message)\n"
+        "  assert(state:tcall(0.01) == false)\n"
+        "end\n"
+        "assert(mt.newstate(function() return function() return 'fine' end end):call() == 'fine')");
+    lua_close(L);
+}
+
 int main(void)
 {
     a_thread_that_dies_inside_a_state_leaves_only_that_one_busy();
+    a_thread_that_is_cancelled_inside_a_state_leaves_only_that_one_busy();
     a_thread_that_dies_in_a_finalizer_closes_the_others_it_was_to_close();
     a_maker_that_dies_in_setup_makes_room_for_the_next();
     return 0;

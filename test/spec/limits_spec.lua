@@ -109,6 +109,34 @@ describe("recursion without end", function()
         assert.is_false(ok)
         assert.matches("stack overflow", message)
     end)
+
+    -- Each state makes the next one, and calls it by again(), on a C stack of 256 KB.
+    for way, body in pairs({
+        ["callbacks"] = "return again",
+        ["setups"] = "again() return again",
+        ["coroutines"] = "return function() return coroutine.wrap(again)() end",
+        ["error objects"] = "return function() error(setmetatable({}, { __tostring = again })) end",
+        ["message handlers"] = "return function() xpcall(error, function() pcall(again) end) end",
+        ["__close"] = "return function() local _ <close> = setmetatable({}, { __close = again }) end",
+        ["finalizers"] = "return function() setmetatable({}, { __gc = again }) collectgarbage() end",
+    }) do
+        it("through " .. way .. " harms no thread with a C stack of 256 KB", function()
+            local thread = support.thread_with({ stack_size = 256 * 1024 }, function(way_code)
+                local mt = require("mtstates")
+                local code = "local code = ... " .. [[
+                    local function again()
+                        local next_state <close> = require("mtstates").newstate(nil, code, code)
+                        return next_state:call()
+                    end
+                ]] .. way_code
+                local ok, message = pcall(function()
+                    mt.newstate(nil, code, code):call()
+                end)
+                return ok or message
+            end, body)
+            assert.is_true((thread.join()))
+        end)
+    end
 end)
 
 describe("memory", function()
