@@ -147,9 +147,12 @@ static void a_thread_that_is_cancelled_inside_a_state_leaves_only_that_one_busy(
     run(L, "mt = require('mtstates')\n"
            "cancelled = mt.newstate('cancelled', function()\n"
            "  return function() os.execute('sleep 2') end end)\n"
+           "waited = mt.newstate('waited', function() local done\n"
+           "  return function(now) done = done or now return done end end)\n"
            "outer = mt.newstate('outer', function() local mt = require('mtstates')\n"
            "  return function()\n"
-           "    mt.state('cancelled'):tcall(0.2) os.execute('sleep 2') end end)\n");
+           "    mt.state('waited'):call(mt.state('cancelled'):tcall(0.2) == false)\n"
+           "    os.execute('sleep 2') end end)\n");
     start(&first, &inside, "require('mtstates').state('cancelled'):call()");
     usleep(100000);
     start(&second, &waiting, "require('mtstates').state('outer'):call()");
@@ -163,6 +166,7 @@ static void a_thread_that_is_cancelled_inside_a_state_leaves_only_that_one_busy(
     lua_close(inside.L);
     lua_close(waiting.L);
     run(L,
+        "assert(waited:call() == true)\n"
         "for _, state in ipairs{cancelled, outer} do\n"
         "  local ok, message = pcall(state.call, state)\n"
         "  assert(not ok and message:match(mt.error.concurrent_access), message)\n"
