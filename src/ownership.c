@@ -134,7 +134,7 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number)
                                                     memory_order_release, /* R1, R2 */
                                                     memory_order_relaxed));
     bool abandoned = after & OWNERSHIP_CLOSED;
-    if (first != NULL && !abandoned) {
+    if (first != NULL && !abandoned) { /* else ownership_abandon wakes them all */
         if (hand_over) {
             queue_remove(o, first);
             first->handed = true;
@@ -142,8 +142,6 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number)
         park_wake(&first->park);
     }
     pthread_mutex_unlock(&o->lock);
-    if (abandoned)
-        wake_all(o);
     return !abandoned;
 }
 
