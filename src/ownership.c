@@ -71,18 +71,11 @@ static enum entry take_or_flag(struct ownership *o, uint64_t number)
     }
 }
 
-/* Under the lock, as the caller leaves the queue: somebody has to see to the next in it. */
+/* Under the lock, by the thread inside as it leaves the queue: it has to see to the next in it. */
 static void pass_on(struct ownership *o)
 {
-    if (o->first == NULL)
-        return;
-    uint64_t word = atomic_load_explicit(&o->word, memory_order_relaxed);
-    while (word != 0 && !(word & (OWNERSHIP_CLOSED | OWNERSHIP_WAITED)))
-        if (atomic_compare_exchange_weak_explicit(&o->word, &word, word | OWNERSHIP_WAITED,
-                                                  memory_order_relaxed, memory_order_relaxed))
-            return;
-    if (word == 0)
-        park_wake(&o->first->park);
+    if (o->first != NULL)
+        atomic_fetch_or_explicit(&o->word, OWNERSHIP_WAITED, memory_order_relaxed);
 }
 
 enum entry ownership_enter_wait(struct ownership *o, uint64_t number,
@@ -107,7 +100,8 @@ enum entry ownership_enter_wait(struct ownership *o, uint64_t number,
     }
     if (self.queued)
         queue_remove(o, &self);
-    pass_on(o);
+    if (entry == ENTRY_ENTERED)
+        pass_on(o);
     pthread_mutex_unlock(&o->lock);
     return entry;
 }
