@@ -37,6 +37,8 @@
  * Nobody starves: whoever comes by may take an idle word, which keeps throughput up while waiters
  * wake, but once the first waiter has waited OWNERSHIP_FAIR_NS, leave gives the word to it
  * directly. The idea is the "eventual fairness" of WebKit's ParkingLot (Filip Pizlo, 2016).
+ *
+ * ownership.pml is the protocol as a model, which spin searches exhaustively.
  */
 #ifndef MTSTATES_OWNERSHIP_H
 #define MTSTATES_OWNERSHIP_H
