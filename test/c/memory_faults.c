@@ -24,6 +24,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/queue.h>
 #include <sys/wait.h>
 
 enum memory { HOST, STATES, MODULE, MEMORIES };
@@ -67,6 +68,7 @@ int __real_pthread_setspecific(pthread_key_t key, const void *value);
 int __real_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes);
 void *__real_arena_resize(void *ud, void *block, size_t old_size, size_t new_size);
 bool __real_arena_reserve_slowly(struct arena *a, size_t size);
+void __real_arena_clear(struct arena *a);
 
 void *__wrap_malloc(size_t size);
 void *__wrap_realloc(void *block, size_t size);
@@ -79,6 +81,7 @@ int __wrap_pthread_setspecific(pthread_key_t key, const void *value);
 int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes);
 void *__wrap_arena_resize(void *ud, void *block, size_t old_size, size_t new_size);
 bool __wrap_arena_reserve_slowly(struct arena *a, size_t size);
+void __wrap_arena_clear(struct arena *a);
 
 void *__wrap_malloc(size_t size)
 {
@@ -137,25 +140,81 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t 
     return fails(MODULE, 0) ? ENOMEM : __real_pthread_mutex_init(mutex, attributes);
 }
 
-static void *resize(enum memory memory, bool may_fail, void *block, size_t old_size,
-                    size_t new_size)
+static void *host_alloc(void *ud, void *block, size_t old_size, size_t new_size)
 {
+    (void)ud;
     if (new_size == 0) {
-        live[memory] -= block != NULL;
+        live[HOST] -= block != NULL;
         __real_free(block);
         return NULL;
     }
     bool grows = block == NULL || new_size > old_size; /* Lua relies on shrinking */
-    if (may_fail && grows && fails(memory, new_size))
+    if (grows && fails(HOST, new_size))
         return NULL;
-    live[memory] += block == NULL;
+    live[HOST] += block == NULL;
     return __real_realloc(block, new_size);
 }
 
-static void *host_alloc(void *ud, void *block, size_t old_size, size_t new_size)
+/* A block of a state whose arena is left out; closing drops those that are left. */
+struct state_block {
+    LIST_ENTRY(state_block) link;
+    struct arena *arena;
+    max_align_t bytes[];
+};
+
+static LIST_HEAD(, state_block) state_blocks;
+static pthread_mutex_t state_blocks_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void state_block_unlink(struct state_block *b)
 {
-    (void)ud;
-    return resize(HOST, true, block, old_size, new_size);
+    pthread_mutex_lock(&state_blocks_lock);
+    LIST_REMOVE(b, link);
+    pthread_mutex_unlock(&state_blocks_lock);
+}
+
+static void state_block_link(struct state_block *b)
+{
+    pthread_mutex_lock(&state_blocks_lock);
+    LIST_INSERT_HEAD(&state_blocks, b, link);
+    pthread_mutex_unlock(&state_blocks_lock);
+}
+
+static void *state_block_resize(struct arena *a, bool may_fail, void *bytes, size_t old_size,
+                                size_t new_size)
+{
+    struct state_block *b = bytes != NULL ? (struct state_block *)bytes - 1 : NULL;
+    bool grows = b == NULL || new_size > old_size;
+    if (may_fail && grows && fails(STATES, new_size))
+        return NULL;
+    if (b != NULL)
+        state_block_unlink(b);
+    if (new_size == 0) {
+        live[STATES] -= b != NULL;
+        __real_free(b);
+        return NULL;
+    }
+    live[STATES] += b == NULL;
+    b = __real_realloc(b, sizeof *b + new_size);
+    CHECK(b != NULL);
+    b->arena = a;
+    state_block_link(b);
+    return b->bytes;
+}
+
+void __wrap_arena_clear(struct arena *a)
+{
+    struct state_block *next;
+    pthread_mutex_lock(&state_blocks_lock);
+    for (struct state_block *b = LIST_FIRST(&state_blocks); b != NULL; b = next) {
+        next = LIST_NEXT(b, link);
+        if (b->arena != a)
+            continue;
+        LIST_REMOVE(b, link);
+        live[STATES]--;
+        __real_free(b);
+    }
+    pthread_mutex_unlock(&state_blocks_lock);
+    __real_arena_clear(a);
 }
 
 /* What arena_reserve has promised: the next new block up to this size does not fail. */
@@ -172,7 +231,7 @@ void *__wrap_arena_resize(void *ud, void *block, size_t old_size, size_t new_siz
     bool promised = is_new && reserved.arena == ud && new_size <= reserved.size;
     if (promised)
         reserved.size = 0;
-    return resize(STATES, !promised, block, old_size, new_size);
+    return state_block_resize(ud, !promised, block, old_size, new_size);
 }
 
 /* An arena that is left out is empty, so each reservation comes here. */
