@@ -58,10 +58,11 @@ Benchmark *add(const std::string &family, const Module &module, Function functio
                                         [=](State &state) { function(state, module, code); });
 }
 
-// From one thread to sixteen.
+// From one thread to sixteen. Each run has to be long beside the time that the system takes to
+// spread new threads over the cores.
 void by_threads(Benchmark *b, int most = threads_max)
 {
-    b->UseRealTime()->ThreadRange(1, most);
+    b->UseRealTime()->MinTime(0.5)->ThreadRange(1, most);
 }
 
 // Each thread with what it needs of its own.

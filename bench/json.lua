@@ -17,7 +17,7 @@ function json.load(path)
         assert(not run.error_occurred, run.error_message)
         if run.aggregate_name == "median" then
             local name = run.run_name:gsub("/real_time", ""):gsub("/iterations:%d+", "")
-                :gsub("/repeats:%d+", "")
+                :gsub("/repeats:%d+", ""):gsub("/min_time:[%d.]+", "")
             medians[name] = run
             names[#names + 1] = name
         end

@@ -10,8 +10,7 @@ local shapes = {
 }
 
 local families = {
-    "call \\(", "call, own states/mtstates", "refused call/.*[rs](/real_time/threads:1)?$",
-    "refused tcall.*/(floor|mtstates/real_time/threads:1$)",
+    "call \\(", "call, own states/mtstates", "refused .*/floor", "refused .*/mtstates/.*threads:1$",
     "look-up, own states/(floor|mtstates)/.*threads:1$", "look-up, same state.*/mtstates/.*threads:(1|2)$",
     "look-up by .* among/mtstates/100000/", "registry.*/(1|1000000)/", "wait.*/mtstates/.*threads:(1|4)$",
     "fairness", "make and close \\(libs\\)/(floor|mtstates)", "allocate", "idle",
@@ -56,6 +55,11 @@ local function share_of_two_beside_one()
     return math.min(1, cores / 3) / math.min(1, cores / 2)
 end
 
+local function idle_memory(libs)
+    local name = ("idle memory (%s)/mtstates"):format(libs)
+    return find(name, nil, "bytes") / find(name, nil, "lua_bytes")
+end
+
 local same = "look-up, same state"
 local disturbed = same .. ", while states are made"
 local T = 1 << (math.log(math.min(cores, 16), 2) // 1 | 0) -- the family has powers of two
@@ -77,22 +81,25 @@ local rows = {
     { "registry, 1 000 000 ids in turn: x one id", MOST, 1.5,
         find("registry, all ids in turn/1") / find("registry, all ids in turn/1000000") },
     { "look-up by name among 100 000: x by id", MOST, 1.4,
-        find("look-up by id among/mtstates/100000") / find("look-up by name among/mtstates/100000") },
+        find("look-up by id among/mtstates/100000") /
+            find("look-up by name among/mtstates/100000") },
     { "look-up of the same id, 2 threads: x one", LEAST, 1.9, scaling(same, 2, 1) },
     { "... while a third makes and closes: x undisturbed, per core", LEAST, 0.9,
         find(disturbed .. "/mtstates", 2) / find(same .. "/mtstates", 2) / share_of_two_beside_one() },
-    { ("call of own states, %d threads: x one"):format(T), LEAST, 0.95 * T, scaling("call, own states", T, 1) },
+    { ("call of own states, %d threads: x one"):format(T), LEAST, 0.95 * T,
+        scaling("call, own states", T, 1) },
     { ("call of own states, 16 threads: x %d"):format(T), LEAST, 0.9, scaling("call, own states", 16, T) },
     { "tcall(math.huge) on one state, 4 threads: x one", LEAST, 0.5, scaling("wait, same state", 4, 1) },
     { "tcall(math.huge), 4 threads, 5 s: busiest to laziest", MOST, 3,
         find("fairness/mtstates", 4, "busiest_to_laziest") },
     { "newstate with libraries and close: times faster than Lua's", LEAST, 1.6,
         1 / slower("make and close (libs)", "floor") },
-    { "allocation-heavy callback: times faster than in the host", LEAST, 1.3, 1 / slower("allocate", "floor") },
+    { "allocation-heavy callback: times faster than in the host", LEAST, 1.3,
+        1 / slower("allocate", "floor") },
     { "memory of an idle state with libraries: x Lua's count", MOST, 1.15,
-        find("idle memory (libs)/mtstates", nil, "bytes") / find("idle memory (libs)/mtstates", nil, "lua_bytes") },
+        idle_memory("libs") },
     { "memory of an idle state without: x Lua's count", MOST, 1.15,
-        find("idle memory (bare)/mtstates", nil, "bytes") / find("idle memory (bare)/mtstates", nil, "lua_bytes") },
+        idle_memory("bare") },
 }
 
 local short = 0

@@ -30,6 +30,12 @@ static void push_error_text(lua_State *target)
         lua_pushvalue(target, 1);
         if (lua_pcall(target, 1, 1, 0) == LUA_OK)
             return;
+        if (lua_type(target, -1) == LUA_TSTRING) { /* may be the only trace of an interrupt */
+            lua_pushfstring(target, "(error object is a %s value, whose __tostring raised: %s)",
+                            luaL_typename(target, 1), lua_tostring(target, -1));
+            lua_remove(target, -2);
+            return;
+        }
         lua_pop(target, 1);
     }
     lua_pushfstring(target, "(error object is a %s value)", luaL_typename(target, 1));

@@ -207,14 +207,14 @@ static int method_tcall(lua_State *L)
     double timeout = check_timeout(L);
     struct call c = {L, s, check_nesting(L, s), 3, lua_gettop(L), "tcall", 0};
     enum entry entry = enter_in_time(s, c.self, timeout);
-    int results = 0;
+    if (entry == ENTRY_BUSY) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     if (entry == ENTRY_CLOSED)
         return raise_closed(L, s);
-    if (entry == ENTRY_ENTERED)
-        results = call_entered(&c);
-    else if (entry == ENTRY_NESTED)
-        results = call_nested(&c);
-    lua_pushboolean(L, entry != ENTRY_BUSY);
+    int results = entry == ENTRY_ENTERED ? call_entered(&c) : call_nested(&c);
+    lua_pushboolean(L, 1);
     lua_insert(L, -(results + 1));
     return results + 1;
 }

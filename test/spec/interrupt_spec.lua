@@ -26,6 +26,8 @@ local function looping(name)
                 end)
                 coroutine.resume(co)
                 error(select(2, coroutine.close(co)), 0)
+            elseif how == "the __tostring of an error" then
+                error(setmetatable({}, { __tostring = forever }))
             elseif how == "calls" then
                 while true do
                     math.abs(1)
@@ -57,7 +59,7 @@ end
 
 describe("interrupt", function()
     for _, how in ipairs({ "loop", "coroutine", "resumed coroutine", "coroutine in a coroutine",
-        "coroutine that closes", "calls", "C" }) do
+        "coroutine that closes", "the __tostring of an error", "calls", "C" }) do
         it("stops code that is busy with: " .. how, function()
             local state = looping()
             local thread = interrupt_soon(state)
