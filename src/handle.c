@@ -16,8 +16,20 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 /* A longer timeout, in seconds, is taken for "for ever". */
 #define TIMEOUT_MAX 1e9
 
+/*
+ * A state that was looked up by id: all handles of that kind in this host share one reference. To
+ * look up again what one has a handle of changes nothing that other threads read or write.
+ */
+struct found {
+    struct state *state;
+    size_t handles; /* 0: the place is free */
+};
+
+enum { FOUND_PLACES = 16 };
+
 /* What the module knows of a host. */
 struct host {
+    struct found found[FOUND_PLACES]; /* by id */
     bool closed;          /* it closes, and the last chance to give up handles has passed */
     int untold_kilobytes; /* of new states, that its collector has not been told of */
 };
@@ -52,13 +64,18 @@ static void give_up(struct handle *h)
         state_disown(s, thread_self());
 }
 
+static struct found *found_place(struct host *host, int64_t id)
+{
+    return &host->found[(uint64_t)id % FOUND_PLACES];
+}
+
 /* Drops all that the handle has. */
 static void finalize(struct handle *h)
 {
     struct state *s = h->held;
     give_up(h);
     h->held = NULL;
-    if (s != NULL)
+    if (s != NULL && !(h->shares && --found_place(h->host, s->record.id)->handles > 0))
         record_release(&s->record);
 }
 
@@ -70,12 +87,35 @@ struct handle *handle_new(lua_State *L, bool owns)
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
     h->state = h->held = NULL;
     h->owns = owns;
+    h->shares = false;
+    h->host = host;
     h->kilobytes = 0;
     lua_pushvalue(L, UPVALUE_METATABLE);
     lua_setmetatable(L, -2);
     if (lua_gc(L, LUA_GCISRUNNING) != 1) /* in a finalizer, or stopped by the user */
         stray_add(L);
     return h;
+}
+
+bool handle_find_again(struct handle *h, int64_t id)
+{
+    struct found *f = found_place(h->host, id);
+    if (f->handles == 0 || f->state->record.id != id || state_is_closed(f->state))
+        return false;
+    f->handles++;
+    h->shares = true;
+    handle_set(h, f->state);
+    return true;
+}
+
+void handle_set_found(struct handle *h, struct state *s)
+{
+    struct found *f = found_place(h->host, s->record.id);
+    handle_set(h, s);
+    if (f->handles > 0)
+        return;
+    *f = (struct found){s, 1};
+    h->shares = true;
 }
 
 /* The handle at index 1, or NULL. [-0, +0, -] */
@@ -367,7 +407,7 @@ static void push_host(lua_State *L)
         return;
     lua_pop(L, 1);
     struct host *host = lua_newuserdatauv(L, sizeof *host, HOST_USER_VALUES);
-    *host = (struct host){false, 0};
+    *host = (struct host){.closed = false};
     push_strays(L);
     lua_setiuservalue(L, -2, HOST_STRAYS);
     lua_createtable(L, 0, 1);

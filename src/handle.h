@@ -19,12 +19,16 @@
 
 #define HANDLE_TYPE "mtstates.state"
 
+struct host;
+
 struct handle {
     struct state *state; /* NULL: given up, or none yet */
-    bool owns;           /* has an owner's share of `state` */
     struct state *held; /* has a reference, until the collector takes the handle: a method that runs
                            may meet its own handle given up, and still needs the record */
+    struct host *host;  /* stays as long as its handles */
     int kilobytes;      /* what the state weighed when this handle's function made it */
+    bool owns;          /* has an owner's share of `state` */
+    bool shares;        /* has its reference together with other handles of its host */
 };
 
 /* Gives an empty handle its state, with the caller's reference, and owner if it owns. */
@@ -41,6 +45,14 @@ void handle_push_upvalues(lua_State *L);
  * time. Only in a function with both upvalues. [-0, +1, e]
  */
 struct handle *handle_new(lua_State *L, bool owns);
+
+/*
+ * Gives an empty handle the state of that id, if the host has a handle already that it can share
+ * the reference with. False: the registry has to be asked, and handle_set_found called with what it
+ * finds and the caller's reference.
+ */
+bool handle_find_again(struct handle *h, int64_t id);
+void handle_set_found(struct handle *h, struct state *s);
 
 /*
  * Tells the host's collector of the memory behind a handle whose state was just made. Finalizers of

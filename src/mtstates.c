@@ -161,11 +161,13 @@ static int module_state(lua_State *L)
     const char *name = type == LUA_TSTRING ? lua_tolstring(L, 1, &length) : NULL;
 
     struct handle *h = handle_new(L, false);
+    if (name == NULL && handle_find_again(h, id))
+        return 1;
     struct record *r = NULL;
     enum registry_result result =
         name != NULL ? registry_find_name(name, length, &r) : registry_find_id(id, &r);
     if (result == REGISTRY_FOUND) {
-        handle_set(h, state_of_record(r));
+        handle_set_found(h, state_of_record(r));
         if (!state_is_closed(h->state))
             return 1;
     }

@@ -149,4 +149,29 @@ describe("the module table", function()
             assert.matches("function State:" .. method .. "%(", text)
         end
     end)
+
+    it("by id gives the right state again and again, whatever handles of others there are", function()
+        local owning, handles = {}, {}
+        for i = 1, 40 do
+            owning[i] = mtstates.newstate(echo)
+        end
+        for round = 1, 3 do
+            for i = 1, 40 do
+                local id = owning[i]:id()
+                handles[#handles + 1] = mtstates.state(id)
+                assert.equal(id, handles[#handles]:id())
+                assert.is_true(handles[#handles] == owning[i])
+            end
+            if round == 2 then
+                handles = {}
+                collectgarbage()
+            end
+        end
+        local id = owning[40]:id()
+        owning[40]:close()
+        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
+        assert.matches("^" .. mtstates.error.object_closed, support.error_of(handles[40].call, handles[40]))
+        assert.matches("^" .. mtstates.error.unknown_object,
+            support.error_of(mtstates.state, -owning[1]:id()))
+    end)
 end)
