@@ -167,11 +167,14 @@ describe("the module table", function()
                 collectgarbage()
             end
         end
-        local id = owning[40]:id()
-        owning[40]:close()
-        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
-        assert.matches("^" .. mtstates.error.object_closed, support.error_of(handles[40].call, handles[40]))
         assert.matches("^" .. mtstates.error.unknown_object,
             support.error_of(mtstates.state, -owning[1]:id()))
+        for i = 1, 40 do
+            local id = owning[i]:id()
+            owning[i]:close()
+            assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
+            assert.matches("^" .. mtstates.error.object_closed,
+                support.error_of(handles[i].call, handles[i]))
+        end
     end)
 end)
