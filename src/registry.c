@@ -259,7 +259,7 @@ void record_release(struct record *r)
 {
     if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_release) != 1)
         return;
-    atomic_thread_fence(memory_order_acquire);
+    atomic_load_explicit(&r->refs, memory_order_acquire); /* pairs with the drops before */
     write_begin();
     ck_epoch_call(&writer, &r->grace, record_destroy);
     write_end();
