@@ -16,7 +16,8 @@ endfunction()
 set(MTSTATES_TEST_ENVIRONMENT
     "LUA_CPATH=${CMAKE_BINARY_DIR}/?.so\\;\\;"
     "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1"
-    "UBSAN_OPTIONS=print_stacktrace=1")
+    "UBSAN_OPTIONS=print_stacktrace=1"
+    "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/test/tsan.supp:allocator_may_return_null=1:atexit_sleep_ms=100")
 
 # mtstates_add_test(name command...): a test that runs in the source folder.
 function(mtstates_add_test name)

@@ -8,16 +8,30 @@
 #include <string.h>
 
 /*
+ * The thread sanitizer sees neither fences nor what libck does, so these tell it what ck orders:
+ * finding an object after it was put (by object), freeing after the readers' sections (by `epoch`),
+ * taking a reader's record after another thread gave it up (by record).
+ */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define HAPPENS_BEFORE(address) __tsan_release((void *)(address))
+#define HAPPENS_AFTER(address) __tsan_acquire((void *)(address))
+#else
+#define HAPPENS_BEFORE(address) ((void)0)
+#define HAPPENS_AFTER(address) ((void)0)
+#endif
+
+/*
  * The records of one name. `only` is the record when there is exactly one, NULL when there are
  * more; written under the mutex (release, so that a reader who gets the record sees it filled in),
  * read by look-ups (acquire).
  */
 struct record_name {
+    size_t length;
+    const char *bytes; /* here behind the struct, or the caller's in a key for a look-up */
     _Atomic(struct record *) only;
     struct record *first; /* all of them; the mutex's */
     ck_epoch_entry_t grace;
-    size_t length;
-    const char *bytes; /* here behind the struct, or the caller's in a key for a look-up */
 };
 
 /* A hash set, the most entries it ever had, and how many removals its probes still run over. */
@@ -44,6 +58,7 @@ static _Thread_local ck_epoch_record_t *reader THREAD_LOCAL_MODEL;
 static void reader_end(void *record)
 {
     reader = NULL;
+    HAPPENS_BEFORE(record);
     ck_epoch_unregister(record);
 }
 
@@ -57,8 +72,9 @@ static ck_epoch_record_t *reader_begin(void)
             return NULL;
         ck_epoch_register(&epoch, r, NULL);
     }
+    HAPPENS_AFTER(r);
     if (!thread_watch_end(&reader_watch, r)) {
-        ck_epoch_unregister(r);
+        reader_end(r);
         return NULL;
     }
     return reader = r;
@@ -85,9 +101,11 @@ static unsigned long hash_id(const void *key, unsigned long seed)
     return mix((uint64_t)r->id ^ seed);
 }
 
+/* ck puts the entry first, the key second. */
 static bool same_id(const void *a, const void *b)
 {
     const struct record *x = a, *y = b;
+    HAPPENS_AFTER(x);
     return x->id == y->id;
 }
 
@@ -104,6 +122,7 @@ static unsigned long hash_name(const void *key, unsigned long seed)
 static bool same_name(const void *a, const void *b)
 {
     const struct record_name *x = a, *y = b;
+    HAPPENS_AFTER(x);
     return x->length == y->length && memcmp(x->bytes, y->bytes, x->length) == 0;
 }
 
@@ -148,6 +167,7 @@ static bool table_put(struct table *t, const void *object)
     /* ck publishes the pointer without a barrier of its own; readers follow it (data dependency).
      */
     atomic_thread_fence(memory_order_release);
+    HAPPENS_BEFORE(object);
     if (!ck_hs_put(&t->set, CK_HS_HASH(&t->set, t->set.hf, object), object))
         return false;
     if (ck_hs_count(&t->set) > t->peak)
@@ -231,6 +251,7 @@ static void write_end(void)
     ck_stack_t expired = CK_STACK_INITIALIZER;
     ck_epoch_end(&writer, NULL);
     ck_epoch_poll_deferred(&writer, &expired);
+    HAPPENS_AFTER(&epoch);
     pthread_mutex_unlock(&mutex);
 
     ck_stack_entry_t *next;
@@ -376,6 +397,12 @@ static void read_begin(ck_epoch_record_t *self)
     atomic_thread_fence(memory_order_acquire);
 }
 
+static void read_end(ck_epoch_record_t *self)
+{
+    HAPPENS_BEFORE(&epoch);
+    ck_epoch_end(self, NULL);
+}
+
 enum registry_result registry_find_id(int64_t id, struct record **found)
 {
     ck_epoch_record_t *self = reader_self();
@@ -386,7 +413,7 @@ enum registry_result registry_find_id(int64_t id, struct record **found)
     read_begin(self);
     struct record *r = ck_hs_get(&ids.set, hash, &key);
     bool ok = r != NULL && record_retain_if_referenced(r);
-    ck_epoch_end(self, NULL);
+    read_end(self);
     *found = ok ? r : NULL;
     return ok ? REGISTRY_FOUND : REGISTRY_UNKNOWN;
 }
@@ -406,6 +433,6 @@ enum registry_result registry_find_name(const char *name, size_t length, struct 
         else if (record_retain_if_referenced(*found))
             result = REGISTRY_FOUND;
     }
-    ck_epoch_end(self, NULL);
+    read_end(self);
     return result;
 }
