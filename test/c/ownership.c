@@ -114,6 +114,54 @@ static void who_has_waited_long_is_handed_the_state(void)
     ownership_destroy(&o);
 }
 
+/* ---- what the word orders; a thread sanitizer sees it if it does not ---- */
+
+static long kept; /* plain: what the word guards */
+static _Atomic bool left;
+
+static void *use_once(void *argument)
+{
+    struct ownership *o = argument;
+    uint64_t number = thread_self()->number;
+    CHECK(ownership_enter(o, number) == ENTRY_ENTERED);
+    kept++;
+    CHECK(ownership_leave(o, number));
+    atomic_store_explicit(&left, true, memory_order_relaxed); /* orders nothing */
+    return NULL;
+}
+
+static void use_in_another_thread(pthread_t *user, struct ownership *o)
+{
+    init_idle(o);
+    kept = 0;
+    atomic_store(&left, false);
+    CHECK(pthread_create(user, NULL, use_once, o) == 0);
+    while (!atomic_load_explicit(&left, memory_order_relaxed))
+        usleep(100);
+}
+
+static void whoever_enters_or_closes_sees_what_was_done_inside(void)
+{
+    struct ownership o;
+    pthread_t user;
+    use_in_another_thread(&user, &o);
+    CHECK(ownership_enter(&o, ME) == ENTRY_ENTERED && kept == 1);
+    pthread_join(user, NULL);
+    ownership_destroy(&o);
+    use_in_another_thread(&user, &o);
+    CHECK(ownership_enter_wait(&o, ME, NULL) == ENTRY_ENTERED && kept == 1);
+    pthread_join(user, NULL);
+    ownership_destroy(&o);
+    use_in_another_thread(&user, &o);
+    CHECK(ownership_begin_close(&o, ME) == ENTRY_ENTERED && kept == 1);
+    pthread_join(user, NULL);
+    ownership_destroy(&o);
+    use_in_another_thread(&user, &o);
+    CHECK(ownership_abandon(&o, ME) && kept == 1);
+    pthread_join(user, NULL);
+    ownership_destroy(&o);
+}
+
 /* ---- at random ---- */
 
 static struct ownership shared;
@@ -205,6 +253,7 @@ int main(void)
     an_abandoned_state_is_closed_by_who_is_inside();
     a_wait_ends_in_time();
     who_has_waited_long_is_handed_the_state();
+    whoever_enters_or_closes_sees_what_was_done_inside();
     seed = test_seed();
     for (int i = 0; i < 3; i++, seed++)
         round_of_stress(test_threads() < THREADS_MAX ? test_threads() : THREADS_MAX);

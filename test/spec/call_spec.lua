@@ -78,6 +78,25 @@ describe("call", function()
         end
         assert.matches(error_name("state_result") .. ".*900000 values: too many",
             support.error_of(deep, 60000))
+        local crowded = mtstates.newstate(function()
+            local mt = require("mtstates")
+            local me, other
+            return function(how, ...)
+                if how == "count" then
+                    return select("#", ...)
+                end
+                me = me or mt.state(mt.id())
+                other = other or mt.newstate(function(id)
+                    return function()
+                        return require("mtstates").state(id):call("count", table.unpack({}, 1, 400000))
+                    end
+                end, me:id())
+                return other:call()
+            end
+        end)
+        assert.matches("too many arguments to 'call'",
+            support.error_of(function() crowded:call("nest", table.unpack({}, 1, 650000)) end))
+        assert.equal(400000, crowded:call("nest"))
         assert.equal(1, select("#", state:call(1)))
         assert.equal(900000, select("#", spill:call(900000)))
     end)
@@ -122,6 +141,9 @@ describe("call", function()
             end
             assert.matches("mtstates.state expected, got no value", support.error_of(state[method]))
         end
+        local impostor = { call = state.call }
+        assert.matches("calling 'call' on bad self %(mtstates.state expected, got table%)",
+            support.error_of(function() impostor:call() end))
         assert.equal(1, state:call(1))
     end)
 
@@ -132,6 +154,8 @@ describe("call", function()
                     return 1, {}
                 elseif kind == "function" then
                     return "a", "b", print
+                elseif kind == "much and a table" then
+                    return ("long"):rep(5000), {}
                 end
                 return "fine"
             end
@@ -140,6 +164,8 @@ describe("call", function()
             support.error_of(giver.call, giver, "table"))
         assert.matches(error_name("state_result") .. ".*'function' as result #3",
             support.error_of(giver.call, giver, "function"))
+        assert.matches(error_name("state_result") .. ".*'table' as result #2",
+            support.error_of(giver.call, giver, "much and a table"))
         assert.equal("fine", giver:call())
     end)
 

@@ -39,6 +39,8 @@ describe("state", function()
             support.error_of(mtstates.state))
         assert.matches("got nil", support.error_of(mtstates.state, nil))
         assert.matches("got table", support.error_of(mtstates.state, {}))
+        local light = debug.upvalueid(support.error_of, 1)
+        assert.matches("got light userdata", support.error_of(mtstates.state, light))
     end)
 
     it("raises ambiguous_name while two living states bear the name", function()

@@ -23,6 +23,13 @@ describe("newstate", function()
         global_of_the_host = nil -- luacheck: ignore
     end)
 
+    it("takes nil for libs that are as usual", function()
+        local state = mtstates.newstate("usual", nil, function()
+            return function() return math.type(1) end
+        end)
+        assert.equal("integer", state:call())
+    end)
+
     it("takes a name or none", function()
         assert.equal("n", mtstates.newstate("n", echo):name())
         assert.is_nil(mtstates.newstate(nil, echo):name())

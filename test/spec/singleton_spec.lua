@@ -161,6 +161,29 @@ describe("singleton", function()
         assert.equal(3, attempts:call(0))
     end)
 
+    it("of one name does not wait for that of another", function()
+        local function ask(name, seconds)
+            return support.thread(function(wanted, duration)
+                local state = require("mtstates").singleton(wanted, function(ms)
+                    require("luv").sleep(ms)
+                    return function() end
+                end, duration)
+                require("luv").sleep(500) -- while the others get theirs
+                return state:name()
+            end, name, seconds)
+        end
+        local threads = {}
+        for i, duration in ipairs({ 100, 300, 200 }) do
+            local name = "makes for " .. duration
+            threads[2 * i - 1] = ask(name, duration)
+            uv.sleep(10)
+            threads[2 * i] = ask(name, duration)
+        end
+        for i, thread in ipairs(threads) do
+            assert.same({ true, "makes for " .. ({ 100, 300, 200 })[(i + 1) // 2] }, { thread.join() })
+        end
+    end)
+
     it("ends a circle of threads in an error, and hangs nobody", function()
         local function maker(mine, other)
             return support.thread(function(own, others)
