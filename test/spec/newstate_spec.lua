@@ -237,6 +237,17 @@ describe("newstate", function()
         assert.same({ "p/?.lua", "c/?.so" }, { state:call() })
     end)
 
+    it("needs no package library in the creator", function()
+        local parent = mtstates.newstate(function()
+            local mt = require("mtstates")
+            package.loaded.package = nil
+            return function()
+                return mt.newstate("return function() return package.path end"):call()
+            end
+        end)
+        assert.equal("string", type(parent:call()))
+    end)
+
     it("inherits plain C functions of package.preload, and nothing else", function()
         package.preload["inherited.c"] = math.abs
         package.preload["inherited.lua"] = function() end
