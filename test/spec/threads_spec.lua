@@ -117,6 +117,9 @@ describe("threads", function()
             local state = mtstates.newstate("comes and goes", false, function()
                 return function() end
             end)
+            for _ = 1, 100 do -- a while to be found in, however slow making is
+                pcall(state.call, state)
+            end
             local ok, message = pcall(state.close, state)
             assert(ok or message:match(mtstates.error.concurrent_access), message)
         end
