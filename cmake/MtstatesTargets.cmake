@@ -19,10 +19,16 @@ set(MTSTATES_TEST_ENVIRONMENT
     "UBSAN_OPTIONS=print_stacktrace=1"
     "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/test/tsan.supp:allocator_may_return_null=1:atexit_sleep_ms=100")
 
+# Some tests run for as long as MTSTATES_TEST_SECONDS says.
+set(MTSTATES_TEST_TIMEOUT 300)
+if("$ENV{MTSTATES_TEST_SECONDS}" MATCHES "^[0-9]+")
+  math(EXPR MTSTATES_TEST_TIMEOUT "300 + 2 * ${CMAKE_MATCH_0}")
+endif()
+
 # mtstates_add_test(name command...): a test that runs in the source folder.
 function(mtstates_add_test name)
   add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${MTSTATES_TEST_ENVIRONMENT}" TIMEOUT 300)
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${MTSTATES_TEST_ENVIRONMENT}" TIMEOUT ${MTSTATES_TEST_TIMEOUT})
 endfunction()
 
 # mtstates_c_test(name source...): a C program that has the module inside, with a Lua of its own.

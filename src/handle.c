@@ -79,12 +79,19 @@ static void finalize(struct handle *h)
         record_release(&s->record);
 }
 
+static uintptr_t seal_of(const struct handle *h)
+{
+    static const char unique = 0; /* its address */
+    return (uintptr_t)h ^ (uintptr_t)&unique;
+}
+
 struct handle *handle_new(lua_State *L, bool owns)
 {
     struct host *host = lua_touserdata(L, UPVALUE_HOST);
     if (host->closed)
         luaL_error(L, "this Lua state is closing");
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
+    h->seal = seal_of(h);
     h->state = h->held = NULL;
     h->owns = owns;
     h->shares = false;
@@ -118,15 +125,17 @@ void handle_set_found(struct handle *h, struct state *s)
     h->shares = true;
 }
 
-/* The handle at index 1, or NULL. [-0, +0, -] */
+/*
+ * The handle at an index, or NULL. The seal, which nothing but handle_new can have written, takes
+ * half the calls of Lua's API that a look at the metatable takes, and also tells a handle whose
+ * metatable was changed by the debug library, or was given to another object. [-0, +0, -]
+ */
 static inline struct handle *to_handle(lua_State *L, int index)
 {
     struct handle *h = lua_touserdata(L, index);
-    if (h == NULL || !lua_getmetatable(L, index))
+    if (h == NULL || lua_rawlen(L, index) != sizeof *h || h->seal != seal_of(h))
         return NULL;
-    bool is_handle = lua_rawequal(L, -1, UPVALUE_METATABLE);
-    lua_pop(L, 1);
-    return is_handle ? h : NULL;
+    return h;
 }
 
 static inline struct handle *check_handle(lua_State *L, const char *method)
@@ -365,12 +374,8 @@ static void push_metatable(lua_State *L)
     if (luaL_getmetatable(L, HANDLE_TYPE) == LUA_TTABLE)
         return;
     lua_pop(L, 1);
-    luaL_newlibtable(L, metamethods);
-    lua_pushvalue(L, -1);
-    luaL_setfuncs(L, metamethods, 1);
-    luaL_newlibtable(L, methods);
-    lua_pushvalue(L, -2);
-    luaL_setfuncs(L, methods, 1);
+    luaL_newlib(L, metamethods);
+    luaL_newlib(L, methods);
     lua_setfield(L, -2, "__index");
     lua_pushliteral(L, HANDLE_TYPE);
     lua_setfield(L, -2, "__name");

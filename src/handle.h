@@ -22,6 +22,7 @@
 struct host;
 
 struct handle {
+    uintptr_t seal;      /* tells a handle from all other objects */
     struct state *state; /* NULL: given up, or none yet */
     struct state *held; /* has a reference, until the collector takes the handle: a method that runs
                            may meet its own handle given up, and still needs the record */

@@ -155,7 +155,7 @@ enum entry ownership_begin_close(struct ownership *o, uint64_t number)
 
 void ownership_give_up(struct ownership *o, uint64_t number)
 {
-    /* Relaxed: the caller goes on using what the word guards; R3 publishes. */
+    /* Relaxed: the caller goes on using what the word guards, and nobody will after it. */
     atomic_store_explicit(&o->word, number | OWNERSHIP_CLOSED, memory_order_relaxed);
     wake_all(o);
 }
@@ -178,5 +178,5 @@ bool ownership_abandon(struct ownership *o, uint64_t number)
 
 void ownership_end_close(struct ownership *o)
 {
-    atomic_store_explicit(&o->word, OWNERSHIP_CLOSED, memory_order_release); /* R3 */
+    atomic_store_explicit(&o->word, OWNERSHIP_CLOSED, memory_order_relaxed); /* R3 */
 }

@@ -26,7 +26,8 @@
  *   R1      release, on the swap to idle. Pairs with A1, A2.
  *   R2      release, on the swap that names the waiter; the waiter learns of it under `lock`, whose
  *           unlock and lock order the two threads as well.
- *   R3      release, on the store of closed. Pairs with the acquire in ownership_is_closed.
+ *   R3      relaxed, the store of closed: the interpreter is gone, there is nothing to publish.
+ *           ownership_is_closed, true from the beginning of the closing, is relaxed as well.
  * Setting a flag publishes nothing, so it is relaxed; it takes effect because leave's swap expects
  * a word without flags, fails on one with flags, and looks again.
  *
@@ -147,7 +148,7 @@ void ownership_end_close(struct ownership *o);
 /* Whether the state is closed, being closed, or will be when the thread inside leaves. */
 static inline bool ownership_is_closed(struct ownership *o)
 {
-    return atomic_load_explicit(&o->word, memory_order_acquire) & /* pairs with R3 */
+    return atomic_load_explicit(&o->word, memory_order_relaxed) &
            (OWNERSHIP_CLOSED | OWNERSHIP_ABANDONED);
 }
 

@@ -76,7 +76,7 @@ void state_leave(struct state *s, struct thread *self);
  */
 enum entry state_close(struct state *s, struct thread *self);
 
-/* Closes a state that the calling thread is making and that nobody else has met. */
+/* Closes a state that the calling thread is making and that nobody else has been inside of. */
 void state_discard(struct state *s, struct thread *self);
 
 /* One more owner for a state that has one. False: the last one has gone. */
