@@ -35,7 +35,7 @@ local function draw(name, options, curves)
     gnuplot:write(([[
 set terminal svg size 480,320 font "sans-serif,12" background "white"
 set output "%s%s.svg"
-set key top left
+set key outside bottom center horizontal
 set pointsize 0.6
 set grid linecolor "#dddddd"
 set yrange [0:*]
@@ -77,6 +77,7 @@ set title "registry: a look-up by id, without Lua"
 set xlabel "registered ids"
 set ylabel "nanoseconds"
 set logscale x
+set format x "%.0s%c"
 set xrange [0.9:1100000]
 ]], {
     size_curve("one id", COLORS.mtstates, "registry, one id", 1000000),
@@ -87,6 +88,7 @@ set title "look-ups from Lua, all states in turn"
 set xlabel "living states"
 set ylabel "nanoseconds"
 set logscale xy
+set format x "%.0s%c"
 set yrange [100:*]
 set xrange [0.9:110000]
 ]], {
