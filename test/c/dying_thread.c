@@ -2,11 +2,8 @@
  * Threads that end without returning, by themselves or cancelled: from inside a callback, and from
  * inside a singleton's setup. Only the state they were in stays busy, and nobody waits for them.
  */
-#include "check.h"
-#include "mtstates.h"
+#include "open_lua.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
 #include <pthread.h>
 
 static int die(lua_State *L)
@@ -19,20 +16,6 @@ static int open_die(lua_State *L)
 {
     lua_pushcfunction(L, die);
     return 1;
-}
-
-static lua_State *open_lua(void)
-{
-    lua_State *L = luaL_newstate();
-    CHECK(L != NULL);
-    luaL_openlibs(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE); /* states inherit these */
-    lua_pushcfunction(L, luaopen_mtstates);
-    lua_setfield(L, -2, "mtstates");
-    lua_pushcfunction(L, open_die);
-    lua_setfield(L, -2, "die");
-    lua_settop(L, 0);
-    return L;
 }
 
 static void run(lua_State *L, const char *code)
@@ -57,14 +40,14 @@ static void *work(void *argument)
 
 static void start(pthread_t *thread, struct job *job, const char *code)
 {
-    job->L = open_lua();
+    job->L = open_lua("die", open_die);
     job->code = code;
     CHECK(pthread_create(thread, NULL, work, job) == 0);
 }
 
 static void a_thread_that_dies_inside_a_state_leaves_only_that_one_busy(void)
 {
-    lua_State *L = open_lua();
+    lua_State *L = open_lua("die", open_die);
     pthread_t thread;
     struct job job;
     run(L, "mt = require('mtstates')\n"
@@ -96,7 +79,7 @@ static void a_thread_that_dies_inside_a_state_leaves_only_that_one_busy(void)
 
 static void a_thread_that_dies_in_a_finalizer_closes_the_others_it_was_to_close(void)
 {
-    lua_State *L = open_lua();
+    lua_State *L = open_lua("die", open_die);
     pthread_t thread;
     struct job job;
     run(L, "mt = require('mtstates')\n"
@@ -140,7 +123,7 @@ static void a_maker_that_dies_in_setup_makes_room_for_the_next(void)
 /* os.execute is a cancellation point. Waiting is none, so no queue keeps a waiter that is gone. */
 static void a_thread_that_is_cancelled_inside_a_state_leaves_only_that_one_busy(void)
 {
-    lua_State *L = open_lua();
+    lua_State *L = open_lua("die", open_die);
     pthread_t first, second;
     struct job inside, waiting;
     void *result;

@@ -13,14 +13,11 @@
  *
  * The linker's --wrap sends all of these here.
  */
-#include "check.h"
-#include "mtstates.h"
+#include "open_lua.h"
 #include "state.h"
 
 #include <errno.h>
-#include <lauxlib.h>
 #include <limits.h>
-#include <lualib.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -269,21 +266,9 @@ static int open_hold(lua_State *L)
     return 1;
 }
 
-static void preload(lua_State *L)
-{
-    luaL_openlibs(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, luaopen_mtstates);
-    lua_setfield(L, -2, "mtstates");
-    lua_pushcfunction(L, open_hold);
-    lua_setfield(L, -2, "hold");
-    lua_settop(L, 0);
-}
-
 static void *hold_state(void *unused)
 {
-    lua_State *L = luaL_newstate();
-    preload(L);
+    lua_State *L = open_lua("hold", open_hold);
     CHECK(luaL_dostring(L, "require('mtstates').state('echo'):call('hold')") == LUA_OK);
     lua_close(L);
     return unused;
@@ -696,7 +681,7 @@ static bool run(void)
     reserved.size = 0;
     lua_State *L = lua_newstate(host_alloc, NULL);
     CHECK(L != NULL);
-    preload(L);
+    open_libraries(L, "hold", open_hold);
     if (!s->unprepared)
         run_code(L, prepare, "before");
     else if (s->function != NULL)

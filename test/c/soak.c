@@ -25,15 +25,12 @@
  * lived (hence its crowd, four times what soak.lua makes), and what was removed from the registry
  * last, which later removals free (hence least_bytes, the least after any of a number of removals).
  */
-#include "check.h"
 #include "error.h"
-#include "mtstates.h"
+#include "open_lua.h"
 #include "registry.h"
 
 #include <dirent.h>
 #include <getopt.h>
-#include <lauxlib.h>
-#include <lualib.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -366,20 +363,6 @@ static int open_soak(lua_State *L)
     return 1;
 }
 
-static lua_State *open_lua(void)
-{
-    lua_State *L = luaL_newstate();
-    CHECK(L != NULL);
-    luaL_openlibs(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE); /* states inherit these */
-    lua_pushcfunction(L, luaopen_mtstates);
-    lua_setfield(L, -2, "mtstates");
-    lua_pushcfunction(L, open_soak);
-    lua_setfield(L, -2, "soak");
-    lua_settop(L, 0);
-    return L;
-}
-
 static void run(lua_State *L, const char *code, lua_Integer argument)
 {
     int status = luaL_loadstring(L, code);
@@ -467,7 +450,7 @@ static void *work(void *argument)
 {
     be(argument);
     begin("start");
-    self->L = open_lua();
+    self->L = open_lua("soak", open_soak);
     run(self->L,
         "local program = assert(loadfile('test/c/soak.lua'))\n"
         "program(string.dump(program), ..., 0)",
@@ -598,7 +581,7 @@ static void take_options(int count, char **arguments)
 int main(int count, char **arguments)
 {
     take_options(count, arguments);
-    lua_State *L = open_lua();
+    lua_State *L = open_lua("soak", open_soak);
     warm_up(L);
     int64_t bytes_before = least_bytes(L);
     int descriptors_before = descriptors();
