@@ -24,6 +24,12 @@ need() {
         install $missing >/dev/null
 }
 
+# need_to_develop PACKAGE... installs what the presets with tests and benchmarks need, and these.
+need_to_develop() {
+    need gcc g++ clang cmake ninja-build pkg-config libc6-dev systemtap-sdt-dev binutils valgrind \
+        spin clang-format lua5.4 liblua5.4-dev libck-dev libbenchmark-dev lua-busted lua-check "$@"
+}
+
 # build PRESET configures and builds.
 build() {
     cmake --preset "$1" --log-level=WARNING >/dev/null
