@@ -3,11 +3,11 @@
  * but for interrupts (below).
  *
  * Blocks up to ARENA_SMALL_MAX bytes are cut from segments, in size classes of 8 bytes; freed ones
- * wait in a list per class. Larger blocks are the system's own. Segments start small and grow with
- * the arena, so that an idle state has little room that it does not use. Once much of what a burst
- * took is free again, a sweep over the free lists finds the segments that have nothing left in use,
- * and gives them back to the system. Closing gives back everything at once, without a look at what
- * is in it.
+ * wait in a list per class. Larger blocks are the system's own, each behind a header that links it
+ * to the others. Segments start small and grow with the arena, so that an idle state has little
+ * room that it does not use. Once much of what a burst took is free again, a sweep over the free
+ * lists finds the segments that have nothing left in use, and gives them back to the system.
+ * Closing gives back everything at once, without a look at what is in it.
  *
  * `used` counts the bytes that Lua has asked for and not freed, to the byte.
  *

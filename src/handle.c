@@ -17,8 +17,8 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 #define TIMEOUT_MAX 1e9
 
 /*
- * A state that was looked up by id: all handles of that kind in this host share one reference. To
- * look up again what one has a handle of changes nothing that other threads read or write.
+ * A state that was looked up: handles of it that look-ups by id add share one reference. To look up
+ * again what one has a handle of changes nothing that other threads read or write.
  */
 struct found {
     struct state *state;
@@ -126,9 +126,10 @@ void handle_set_found(struct handle *h, struct state *s)
 }
 
 /*
- * The handle at an index, or NULL. The seal, which nothing but handle_new can have written, takes
- * half the calls of Lua's API that a look at the metatable takes, and also tells a handle whose
- * metatable was changed by the debug library, or was given to another object. [-0, +0, -]
+ * The handle at an index, or NULL. The seal takes half the calls of Lua's API that a look at the
+ * metatable takes, and also tells a handle whose metatable was changed by the debug library, or was
+ * given to another object. It stays in memory when the handle goes, though: an object of another
+ * library that gets this memory and has not written to it passes for a handle. [-0, +0, -]
  */
 static inline struct handle *to_handle(lua_State *L, int index)
 {
@@ -431,7 +432,7 @@ void handle_push_upvalues(lua_State *L)
 
 void handle_tell_weight(lua_State *L, const struct handle *h)
 {
-    struct host *host = lua_touserdata(L, UPVALUE_HOST);
+    struct host *host = h->host;
     host->untold_kilobytes += h->kilobytes;
     if (host->untold_kilobytes < WEIGHT_STEP || lua_gc(L, LUA_GCISRUNNING) != 1)
         return;

@@ -1,9 +1,8 @@
 /*
  * Handles: what Lua code holds of a state.
  *
- * Functions that make handles, and all methods, have the metatable of handles as their first
- * upvalue: comparing with it is how a handle is known, at a third of what luaL_checkudata costs.
- * The second upvalue of those that make handles is what the module knows of the host.
+ * Functions that make handles have two upvalues: the metatable of handles, and what the module
+ * knows of the host. A handle is known by its seal.
  *
  * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
  * not of those that these finalizers make. A handle made in a finalizer would then keep its state
@@ -57,7 +56,7 @@ void handle_set_found(struct handle *h, struct state *s);
 
 /*
  * Tells the host's collector of the memory behind a handle whose state was just made. Finalizers of
- * the host may run. Only in a function with both upvalues. [-0, +0, -]
+ * the host may run. [-0, +0, -]
  */
 void handle_tell_weight(lua_State *L, const struct handle *h);
 
