@@ -40,9 +40,10 @@ const Module floor_module{"floor", luaopen_floor};
 const Module baseline{"baseline", luaopen_baseline};
 
 constexpr lua_Integer batch = 1000;
+constexpr lua_Integer slow_batch = 10; // of what takes long
 constexpr int threads_max = 16;
 
-void measure(State &state, Host &host, lua_Integer per_iteration)
+void measure(State &state, Host &host, lua_Integer per_iteration = batch)
 {
     for (auto _ : state)
         host.repeat(per_iteration);
@@ -66,11 +67,12 @@ void by_threads(Benchmark *b, int most = threads_max)
 }
 
 // Each thread with what it needs of its own.
+template <lua_Integer per_iteration = batch>
 void alone(State &state, const Module &module, const std::string &code)
 {
     Host host(module);
     host.run(code);
-    measure(state, host, batch);
+    measure(state, host, per_iteration);
 }
 
 // The code gets the benchmark's argument.
@@ -78,15 +80,7 @@ void alone_sized(State &state, const Module &module, const std::string &code)
 {
     Host host(module);
     host.run(code, state.range(0));
-    measure(state, host, batch);
-}
-
-// The same for what takes long.
-void alone_slowly(State &state, const Module &module, const std::string &code)
-{
-    Host host(module);
-    host.run(code);
-    measure(state, host, 10);
+    measure(state, host);
 }
 
 const std::string new_echo =
@@ -268,7 +262,7 @@ void refused(State &state, const Module &module, const std::string &code)
              "until found\n"
              "repeat until not pcall(s.call, s)\n" +
              code);
-    measure(state, host, batch);
+    measure(state, host);
     if (state.thread_index() == 0)
         occupied.reset();
 }
@@ -370,19 +364,19 @@ void add_calls(const Module &module)
         {"(short,short,short)", "'hello', 'small', 'world'"},
     };
     for (const auto &shape : shapes)
-        add(std::string("call ") + shape.first, module, alone, call_code(shape.second));
-    add("call (1KB)", module, alone, call_code("text", "('k'):rep(1024)"));
-    add("call (16KB)", module, alone, call_code("text", "('k'):rep(16384)"));
+        add(std::string("call ") + shape.first, module, alone<>, call_code(shape.second));
+    add("call (1KB)", module, alone<>, call_code("text", "('k'):rep(1024)"));
+    add("call (16KB)", module, alone<>, call_code("text", "('k'):rep(16384)"));
     add("call by size", module, alone_sized, call_code("text", "('k'):rep(...)"))
         ->Arg(0)
         ->RangeMultiplier(8)
         ->Range(1, 1 << 20);
-    by_threads(add("call, own states", module, alone, call_code("")));
+    by_threads(add("call, own states", module, alone<>, call_code("")));
 }
 
 void add_lookups(const Module &module)
 {
-    by_threads(add("look-up, own states", module, alone, lookup_own));
+    by_threads(add("look-up, own states", module, alone<>, lookup_own));
     by_threads(add("look-up, same state", module, same_state, lookup_same));
     by_threads(add("look-up, same state, while states are made", module, same_state_disturbed,
                    lookup_same),
@@ -407,23 +401,23 @@ void add_all(const std::vector<Module> &modules)
     for (const Module &module : all) {
         add_calls(module);
         add_lookups(module);
-        add("make and close (libs)", module, alone_slowly, make_close_code("true"));
-        add("make and close (bare)", module, alone_slowly, make_close_code("false"));
+        add("make and close (libs)", module, alone<slow_batch>, make_close_code("true"));
+        add("make and close (bare)", module, alone<slow_batch>, make_close_code("false"));
     }
     add_lookups_among(floor_module, 1);
     add_lookups_among(baseline, 1000);
-    add("refused call", floor_module, alone, raise_error);
-    add("refused tcall(0)", floor_module, alone, new_echo + refused_tcall);
+    add("refused call", floor_module, alone<>, raise_error);
+    add("refused tcall(0)", floor_module, alone<>, new_echo + refused_tcall);
     for (const Module &module : modules) {
         add_lookups_among(module, 100000);
         add("fairness", module, fairness, "")->Threads(4)->Iterations(1)->Repetitions(3);
-        add("allocate", module, alone_slowly, allocate_in_state);
+        add("allocate", module, alone<slow_batch>, allocate_in_state);
 #if defined(__GLIBC__)
         add("idle memory (libs)", module, idle_memory, "true")->Iterations(1)->Repetitions(3);
         add("idle memory (bare)", module, idle_memory, "false")->Iterations(1)->Repetitions(3);
 #endif
     }
-    add("allocate", floor_module, alone_slowly, allocate_in_host);
+    add("allocate", floor_module, alone<slow_batch>, allocate_in_host);
     all.erase(all.end() - 2); // the floor has nobody inside
     for (const Module &module : all) {
         by_threads(add("refused call", module, refused, refused_call));
