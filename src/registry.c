@@ -278,9 +278,8 @@ static void name_destroy(ck_epoch_entry_t *entry)
 
 void record_release(struct record *r)
 {
-    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_release) != 1)
+    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
         return;
-    atomic_load_explicit(&r->refs, memory_order_acquire); /* pairs with the drops before */
     write_begin();
     ck_epoch_call(&writer, &r->grace, record_destroy);
     write_end();

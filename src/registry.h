@@ -17,9 +17,8 @@
  * or none. Whether the state behind it still lives is for the ownership word to tell.
  *
  * refs  written by whoever takes or drops a reference. Taking is relaxed: one takes only where a
- *       reference is held already or inside a grace period. Dropping is release, and the drop to 0
- *       is followed by an acquire load, so that all use of the record comes before its end. (A
- *       fence would do as well, but thread sanitizers do not know fences.)
+ *       reference is held already or inside a grace period. Dropping is acq_rel, as for a state's
+ *       owners, so that all use of the record comes before its end.
  */
 #ifndef MTSTATES_REGISTRY_H
 #define MTSTATES_REGISTRY_H
