@@ -228,7 +228,7 @@ local TARGETS = {
     { metamethod("==", function(a, b) return a == b end) },
     { "()", function(a, ...) return a(...) end, "handle" },
     { metamethod("index", function(a, b) return a[b] end) },
-    { metamethod("newindex", function(a, b, c) a[b] = c end) },
+    { "newindex", function(a, b, c) a[b] = c end, "handle" }, -- no table: it may be one of ours
     { metamethod("length", function(a) return #a end) },
     { metamethod("concatenation", function(a, b) return a .. b end) },
     { metamethod("comparison", function(a, b) return a < b end) },
