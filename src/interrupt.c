@@ -123,7 +123,7 @@ lua_State *interrupt_switch(struct interrupt *i, lua_State *L)
 {
     lua_State *before = atomic_load_explicit(&i->running, memory_order_relaxed);
     if (before == NULL)
-        return NULL; /* detached: a finalizer runs as the interpreter closes */
+        return NULL; /* detached: the state's code has called the last finalizer by hand */
     atomic_store(&i->running, L);
     if (atomic_load(&i->request) != INTERRUPT_NONE)
         interrupt_arm(i, L);

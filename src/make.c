@@ -114,6 +114,25 @@ struct setup {
     const char *type;
 };
 
+/* A finalizer of a closing state may end the process, too: (code, close), upvalue Lua's own. */
+static int os_exit(lua_State *target)
+{
+    state_let_close_return(target);
+    lua_pushvalue(target, lua_upvalueindex(1));
+    lua_insert(target, 1);
+    lua_call(target, lua_gettop(target) - 1, 0);
+    return 0;
+}
+
+static int os_open(lua_State *target)
+{
+    luaopen_os(target);
+    lua_getfield(target, -1, "exit");
+    lua_pushcclosure(target, os_exit, 1);
+    lua_setfield(target, -2, "exit");
+    return 1;
+}
+
 static void open_libraries(lua_State *target, bool libs)
 {
     static const luaL_Reg always[] = {
@@ -122,7 +141,7 @@ static void open_libraries(lua_State *target, bool libs)
         {LUA_COLIBNAME, coroutine_open},
         {LUA_TABLIBNAME, luaopen_table},
         {LUA_IOLIBNAME, luaopen_io},
-        {LUA_OSLIBNAME, luaopen_os},
+        {LUA_OSLIBNAME, os_open},
         {LUA_STRLIBNAME, luaopen_string},
         {LUA_MATHLIBNAME, luaopen_math},
         {LUA_UTF8LIBNAME, luaopen_utf8},

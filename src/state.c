@@ -2,6 +2,7 @@
 
 #include "probe.h"
 
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,17 +20,28 @@ static void state_free(struct record *r)
     free(s);
 }
 
+/* The state of a coroutine that is known to be one of ours, without a look into its registry. */
+static struct state *state_around(lua_State *L)
+{
+    return (void *)((char *)interrupt_of(L) - offsetof(struct state, interrupt));
+}
+
 /*
  * The first object with a finalizer has the last one that runs, before any memory goes, whoever
  * closes the interpreter: interpreter_close, or os.exit from inside.
  */
 static int on_last_finalizer(lua_State *target)
 {
-    struct state *s = state_of(target);
+    struct state *s = state_around(target);
     interrupt_detach(&s->interrupt);
     if (s->finalized != NULL)
-        longjmp(*s->finalized, 1);
+        _longjmp(*(jmp_buf *)s->finalized, 1);
     return 0;
+}
+
+void state_let_close_return(lua_State *L)
+{
+    state_around(L)->finalized = NULL;
 }
 
 static int set_self(lua_State *target)
@@ -117,8 +129,8 @@ void state_set_callback(lua_State *target)
 /*
  * States that this thread has to close. They queue while it is closing one, since the finalizers of
  * one state may drop the last handle of the next, and so on, and would nest on the C stack. And
- * they queue while the C stack has no room for finalizers, until the thread closes a state where it
- * has, or ends.
+ * they queue while the C stack has no room for finalizers, until the thread closes a state or a
+ * host where it has, or ends.
  */
 static _Thread_local struct closings {
     bool active;
@@ -128,22 +140,25 @@ static _Thread_local struct closings {
 /*
  * Once the finalizers have run, Lua would free object by object what goes with the arena at once,
  * so the last finalizer jumps out of lua_close: over frames of Lua and of on_last_finalizer, which
- * hold nothing but memory of the arena.
+ * hold nothing but memory of the arena. Since Lua 5.4.4 no collection comes in between that would
+ * call it early.
  */
 static void interpreter_close(struct state *s)
 {
     jmp_buf finalized;
     PROBE_STATE(state_close, s);
+    lua_settop(s->target, 0); /* the finalizers need stack */
     s->finalized = &finalized;
     if (_setjmp(finalized) == 0)
         lua_close(s->target);
+    interrupt_detach(&s->interrupt); /* if the state's code took the last finalizer away */
     arena_clear(&s->arena);
     s->target = NULL;
     ownership_end_close(&s->ownership);
     record_release(&s->record);
 }
 
-static void close_queued(void)
+static void close_all(void)
 {
     struct state *s;
     closings.active = true;
@@ -159,10 +174,22 @@ static void close_queued(void)
 static void closings_end(void *unused)
 {
     (void)unused;
-    close_queued();
+    close_all();
 }
 
 static struct thread_watch closings_watch = {.end = closings_end};
+
+void state_close_queued(struct thread *self)
+{
+    if (closings.first == NULL || closings.active)
+        return;
+    /* Without memory to watch for it, a thread's end closes nothing; there is no better way. */
+    thread_watch_end(&closings_watch, &closings);
+    if (!thread_has_stack(self))
+        return;
+    close_all();
+    thread_watch_end(&closings_watch, NULL);
+}
 
 /* The word is closing by the calling thread. */
 static void close_now(struct state *s, struct thread *self)
@@ -171,13 +198,7 @@ static void close_now(struct state *s, struct thread *self)
     s->queued_to_close = true;
     s->next_closing = closings.first;
     closings.first = s;
-    if (closings.active)
-        return;
-    thread_watch_end(&closings_watch, &closings);
-    if (!thread_has_stack(self))
-        return;
-    close_queued();
-    thread_watch_end(&closings_watch, NULL);
+    state_close_queued(self);
 }
 
 void state_leave(struct state *s, struct thread *self)

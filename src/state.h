@@ -22,7 +22,6 @@
 #include "thread.h"
 
 #include <lua.h>
-#include <setjmp.h>
 
 /* The stack of an idle state's main coroutine. */
 enum { STATE_SLOT_HANDLER = 1, STATE_SLOT_CALLBACK, STATE_SLOTS = STATE_SLOT_CALLBACK };
@@ -34,7 +33,7 @@ struct state {
     struct arena arena;
     struct state *next_closing; /* these three are the closing thread's */
     bool queued_to_close;
-    jmp_buf *finalized; /* where to go after the last finalizer */
+    void *finalized; /* the jmp_buf where to go after the last finalizer; NULL: nowhere */
     struct record record;
     _Atomic uint32_t owners;
     char name[];
@@ -53,6 +52,9 @@ struct state *state_new(struct thread *self, const char *name, size_t name_lengt
 
 /* The state that `L` belongs to, if the module made it, else NULL. [-0, +0, -] */
 struct state *state_of(lua_State *L);
+
+/* In code of a state: a lua_close that it calls comes back, also while the state is closing. */
+void state_let_close_return(lua_State *L);
 
 /* Pushes the state's callback on any coroutine of the state, or nil before it has one. [-0, +1, -]
  */
@@ -84,5 +86,8 @@ bool state_own(struct state *s);
 
 /* Drops an owner. */
 void state_disown(struct state *s, struct thread *self);
+
+/* Closes what the calling thread left for later, if its C stack has room now. */
+void state_close_queued(struct thread *self);
 
 #endif

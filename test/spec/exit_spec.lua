@@ -63,6 +63,20 @@ describe("a process whose threads are inside states", function()
         end
     end)
 
+    for _, ending in ipairs({ "state:close()", "state = nil collectgarbage()", "os.exit(3, true)" }) do
+        it("ends well when a finalizer of a closing state calls os.exit, after: " .. ending, function()
+            for close, expected in pairs({ ["false"] = "exit 7 ", ["true"] = "exit 7 earlier" }) do
+                assert.equal(expected, exit_status(PROLOGUE .. [[
+                    local state = mt.newstate(function()
+                        EARLIER = setmetatable({}, { __gc = function() io.stderr:write("earlier") end })
+                        EXITS = setmetatable({}, { __gc = function() os.exit(7, ]] .. close .. [[) end })
+                        return function() end
+                    end)
+                ]] .. ending))
+            end
+        end)
+    end
+
     it("ends well at the end of its script", function()
         assert.equal("exit 0 ", exit_status(PROLOGUE))
     end)

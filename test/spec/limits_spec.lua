@@ -213,6 +213,19 @@ describe("closing", function()
         end)
     end
 
+    it("leaves no finalizer for longer than the host lives", function()
+        assert.equal("closed survived\nfinalized", run_in_512_kb([[
+            local state = mt.newstate(function()
+                keep = setmetatable({}, { __gc = function() io.write("finalized") end })
+                return function() end
+            end)
+            descend(100, function()
+                state:close()
+                io.write("closed ")
+            end)
+        ]]))
+    end)
+
     it("a chain of 20000 states that own each other needs no deep recursion", function()
         local code = [[
             local mt = require("mtstates")

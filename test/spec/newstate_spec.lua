@@ -276,4 +276,18 @@ describe("newstate", function()
         assert.matches("^" .. mtstates.error.unknown_object,
             support.error_of(mtstates.state, "failed"))
     end)
+
+    it("runs the finalizers of a failed state whose stack is full of results", function()
+        for count = 999970, 999990 do -- Lua's limit is 1000000 values
+            local ok, message = pcall(mtstates.newstate, function(n)
+                keep = require("mtstates").newstate("kept", function() return function() end end) -- luacheck: ignore
+                return function() end, table.unpack({}, 1, n)
+            end, count)
+            if not ok then
+                assert.matches("too many results", message)
+            end
+            assert.equal(ok, (pcall(mtstates.state, "kept")))
+            collectgarbage()
+        end
+    end)
 end)
