@@ -6,6 +6,8 @@
 #include "probe.h"
 
 #include <lauxlib.h>
+#include <limits.h>
+#include <string.h>
 
 #define UPVALUE_METATABLE lua_upvalueindex(1)
 #define UPVALUE_HOST lua_upvalueindex(2)
@@ -17,21 +19,21 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 #define TIMEOUT_MAX 1e9
 
 /*
- * A state that was looked up: handles of it that look-ups by id add share one reference. To look up
- * again what one has a handle of changes nothing that other threads read or write.
+ * A reference that handles share: those of one state that look-ups by id add. To look up again what
+ * one has a handle of changes nothing that other threads read or write.
  */
-struct found {
+struct shared {
     struct state *state;
     size_t handles; /* 0: the place is free */
 };
 
-enum { FOUND_PLACES = 16 };
+enum { SHARED_PLACES = 16 };
 
 /* What the module knows of a host. */
 struct host {
-    struct found found[FOUND_PLACES]; /* by id */
-    bool closed;          /* it closes, and the last chance to give up handles has passed */
-    int untold_kilobytes; /* of new states, that its collector has not been told of */
+    struct shared shared[SHARED_PLACES]; /* by id */
+    bool closed;              /* it closes, and the last chance to give up handles has passed */
+    int64_t untold_kilobytes; /* of new states, that its collector has not been told of */
 };
 
 /* The host's user value: a table whose weak keys are the strays. */
@@ -64,18 +66,22 @@ static void give_up(struct handle *h)
         state_disown(s, thread_self());
 }
 
-static struct found *found_place(struct host *host, int64_t id)
+static struct shared *shared_place(struct host *host, int64_t id)
 {
-    return &host->found[(uint64_t)id % FOUND_PLACES];
+    return &host->shared[(uint64_t)id % SHARED_PLACES];
 }
 
-/* Drops all that the handle has. */
+/*
+ * Drops all that the handle has. What it held is taken out first: the state may close, and its
+ * finalizers come back to the host, which can call the handle's __gc by hand.
+ */
 static void finalize(struct handle *h)
 {
     struct state *s = h->held;
-    give_up(h);
     h->held = NULL;
-    if (s != NULL && !(h->shares && --found_place(h->host, s->record.id)->handles > 0))
+    h->seal = 0;
+    give_up(h);
+    if (s != NULL && !(h->shares && --shared_place(h->host, s->record.id)->handles > 0))
         record_release(&s->record);
 }
 
@@ -106,37 +112,50 @@ struct handle *handle_new(lua_State *L, bool owns)
 
 bool handle_find_again(struct handle *h, int64_t id)
 {
-    struct found *f = found_place(h->host, id);
-    if (f->handles == 0 || f->state->record.id != id || state_is_closed(f->state))
+    struct shared *place = shared_place(h->host, id);
+    if (place->handles == 0 || place->state->record.id != id || state_is_closed(place->state))
         return false;
-    f->handles++;
+    place->handles++;
     h->shares = true;
-    handle_set(h, f->state);
+    handle_set(h, place->state);
     return true;
 }
 
 void handle_set_found(struct handle *h, struct state *s)
 {
-    struct found *f = found_place(h->host, s->record.id);
+    struct shared *place = shared_place(h->host, s->record.id);
     handle_set(h, s);
-    if (f->handles > 0)
+    if (place->handles > 0)
         return;
-    *f = (struct found){s, 1};
+    *place = (struct shared){s, 1};
     h->shares = true;
+}
+
+static inline bool is_sealed(lua_State *L, int index, const struct handle *h)
+{
+    return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == seal_of(h);
+}
+
+/*
+ * One that was finalized has no seal any more, so that nobody else who gets its memory has one, and
+ * can still be met in finalizers; its metatable tells it, unless the debug library gave that to
+ * another object. [-0, +0, m]
+ */
+static __attribute__((noinline)) struct handle *to_finalized(lua_State *L, int index)
+{
+    struct handle *h = luaL_testudata(L, index, HANDLE_TYPE);
+    return h != NULL && lua_rawlen(L, index) == sizeof *h ? h : NULL;
 }
 
 /*
  * The handle at an index, or NULL. The seal takes half the calls of Lua's API that a look at the
- * metatable takes, and also tells a handle whose metatable was changed by the debug library, or was
- * given to another object. It stays in memory when the handle goes, though: an object of another
- * library that gets this memory and has not written to it passes for a handle. [-0, +0, -]
+ * metatable takes, and stays with a handle whose metatable was changed by the debug library.
+ * [-0, +0, m]
  */
 static inline struct handle *to_handle(lua_State *L, int index)
 {
     struct handle *h = lua_touserdata(L, index);
-    if (h == NULL || lua_rawlen(L, index) != sizeof *h || h->seal != seal_of(h))
-        return NULL;
-    return h;
+    return __builtin_expect(is_sealed(L, index, h), 1) ? h : to_finalized(L, index);
 }
 
 static inline struct handle *check_handle(lua_State *L, const char *method)
@@ -329,15 +348,24 @@ static int meta_close(lua_State *L)
     return 0;
 }
 
+/* Whether Lua says of the running function that it is a finalizer, or runs during a hook, when it
+ * says nothing else. Code that calls by hand cannot look like either. */
+static bool is_called_by_collector(lua_State *L)
+{
+    lua_Debug ar;
+    lua_getstack(L, 0, &ar);
+    lua_getinfo(L, "n", &ar);
+    return strcmp(ar.namewhat, "metamethod") == 0 ? strcmp(ar.name, "__gc") == 0
+                                                  : strcmp(ar.namewhat, "hook") == 0;
+}
+
 static int meta_gc(lua_State *L)
 {
     struct handle *h = check_handle(L, "__gc");
-    /* The collector does not run in a finalizer. So this is none, but a call by hand, and a method
-     * that is at work may need the record yet. */
-    if (lua_gc(L, LUA_GCISRUNNING) == 1)
-        give_up(h);
-    else
+    if (is_called_by_collector(L))
         finalize(h);
+    else
+        give_up(h); /* a method that is at work may need the record yet */
     return 0;
 }
 
@@ -393,6 +421,7 @@ static int host_gc(lua_State *L)
     for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
         finalize(lua_touserdata(L, -2));
     host->closed = true;
+    state_close_queued(thread_self());
     return 0;
 }
 
@@ -412,6 +441,9 @@ static void push_host(lua_State *L)
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
         return;
     lua_pop(L, 1);
+    if (lua_gc(L, LUA_GCISRUNNING) <
+        0) /* if the Lua state is closing, host_gc would not be called */
+        luaL_error(L, "a finalizer cannot be the first to load mtstates; load it beforehand");
     struct host *host = lua_newuserdatauv(L, sizeof *host, HOST_USER_VALUES);
     *host = (struct host){.closed = false};
     push_strays(L);
@@ -436,7 +468,7 @@ void handle_tell_weight(lua_State *L, const struct handle *h)
     host->untold_kilobytes += h->kilobytes;
     if (host->untold_kilobytes < WEIGHT_STEP || lua_gc(L, LUA_GCISRUNNING) != 1)
         return;
-    int told = host->untold_kilobytes * WEIGHT_FACTOR;
+    int64_t told = host->untold_kilobytes * WEIGHT_FACTOR;
     host->untold_kilobytes = 0;
-    lua_gc(L, LUA_GCSTEP, told);
+    lua_gc(L, LUA_GCSTEP, told < INT_MAX ? (int)told : INT_MAX);
 }

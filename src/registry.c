@@ -12,7 +12,10 @@
  * finding an object after it was put (by object), freeing after the readers' sections (by `epoch`),
  * taking a reader's record after another thread gave it up (by record).
  */
-#ifdef __SANITIZE_THREAD__
+#ifndef __has_feature
+#define __has_feature(feature) 0 /* gcc, which says it by a macro of its own */
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
 #include <sanitizer/tsan_interface.h>
 #define HAPPENS_BEFORE(address) __tsan_release((void *)(address))
 #define HAPPENS_AFTER(address) __tsan_acquire((void *)(address))

@@ -200,6 +200,22 @@ describe("a finalizer that runs as its state closes", function()
 end)
 
 describe("a finalizer that runs as its state closes", function()
+    it("cannot be the first to load mtstates, since nothing would end what it makes", function()
+        local path = os.tmpname()
+        mtstates.newstate(function(log)
+            keep = setmetatable({}, { __gc = function() -- luacheck: ignore
+                local file = assert(io.open(log, "w"))
+                file:write(tostring(select(2, pcall(require, "mtstates"))))
+                file:close()
+            end })
+            return function() end
+        end, path):close()
+        local file = assert(io.open(path))
+        assert.matches("a finalizer cannot be the first to load mtstates", file:read("a"))
+        file:close()
+        os.remove(path)
+    end)
+
     it("may close another state twice", function()
         local log = mtstates.newstate("closed twice", function()
             local seen = ""
@@ -284,29 +300,63 @@ describe("the last owning handle", function()
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "child"))
     end)
 
-    it("may be finalized by hand while its own call runs", function()
-        local holder = mtstates.newstate("finalizes by hand", function()
+    for _, how in ipairs({ "running", "stopped" }) do
+        it("may be finalized by hand while its own call runs, the collector " .. how, function()
+            local holder = mtstates.newstate("holder, collector " .. how, function(collector)
+                local mt = require("mtstates")
+                local child
+                if collector == "stopped" then
+                    collectgarbage("stop") -- as in a finalizer
+                end
+                return function(what)
+                    if what == "finalize" then
+                        debug.getmetatable(child).__gc(child)
+                        return
+                    end
+                    child = mt.newstate("hand child", function(id)
+                        local holder = require("mtstates").state(id)
+                        return function()
+                            holder:call("finalize")
+                            error("after it")
+                        end
+                    end, mt.id())
+                    return child:call()
+                end
+            end, how)
+            local message = support.error_of(holder.call, holder)
+            assert.matches('name="hand child"', message)
+            assert.matches("after it", message)
+            assert.is_false((pcall(mtstates.state, "hand child")))
+        end)
+    end
+
+    it("may be finalized by hand while the collector finalizes it", function()
+        local holder = mtstates.newstate("holder", function()
             local mt = require("mtstates")
-            local child
+            local gc, saved
             return function(what)
-                if what == "finalize" then
-                    debug.getmetatable(child).__gc(child)
+                if what == "again" then
+                    gc(saved)
                     return
                 end
-                child = mt.newstate("hand child", function()
-                    local m = require("mtstates")
-                    return function()
-                        m.state("finalizes by hand"):call("finalize")
-                        error("after it")
-                    end
-                end)
-                return child:call()
+                local child = mt.newstate(function(holder_id)
+                    local holder = require("mtstates").state(holder_id)
+                    keep = setmetatable({}, { __gc = function() holder:call("again") end }) -- luacheck: ignore
+                    return function() end
+                end, mt.id())
+                gc = debug.getmetatable(child).__gc
+                setmetatable({ child }, { __gc = function(t) saved = t[1] end })
+                child = nil -- luacheck: ignore
+                for _ = 1, 3 do
+                    collectgarbage()
+                end
+                return tostring(saved), pcall(saved.id, saved)
             end
         end)
-        local message = support.error_of(holder.call, holder)
-        assert.matches('name="hand child"', message)
-        assert.matches("after it", message)
-        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "hand child"))
+        local text, ok, message = holder:call()
+        assert.equal("mtstates.state: (given up)", text)
+        assert.is_false(ok)
+        assert.matches("^" .. mtstates.error.object_closed .. ": this handle was given up", message)
     end)
 
     it("is told from an object that has got its metatable", function()
