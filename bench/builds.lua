@@ -20,6 +20,7 @@ for _, name in ipairs(names) do
         print(("%-50s %12.1f %12.1f %10.3f"):format(family .. rest, old, new, new / old))
     end
 end
+assert(count > 0, "no benchmark of both modules in " .. arg[1])
 local mean = math.exp(sum / count)
 print(("%-50s %12s %12s %10.3f"):format("geometric mean", "", "", mean))
 os.exit(mean <= 1.05)

@@ -111,5 +111,6 @@ for _, row in ipairs(rows) do
     short = short + (pass and 0 or 1)
     print(("%-60s %8s %4.2f %9.2f  %s"):format(name, bound, target, measured, pass and "pass" or "SHORT"))
 end
-print(short == 0 and "All targets are reached." or ("%d of %d targets are missed."):format(short, #rows))
+print(short == 0 and "All targets are reached."
+    or ("%d of %d targets are missed: bench/README.md says why."):format(short, #rows))
 os.exit(short == 0)
