@@ -14,8 +14,7 @@
 --     is in no state, has long timeouts, all others wait for at most MAX_WAIT seconds
 --   - callbacks without end: each ends by itself, or in a stack overflow
 -- Out of the game is what breaks any Lua program: corrupted binary chunks, and the debug library's
--- setmetatable, setupvalue and getregistry on the module's own objects. By hand, __gc is called
--- outside of finalizers only; inside one, the module takes the caller for the collector.
+-- setmetatable, setupvalue and getregistry on the module's own objects.
 -- luacheck: globals KEPT FINAL FRESH AT_END string coroutine
 local mtstates = require("mtstates")
 
@@ -293,7 +292,7 @@ local function draw(inside)
                 pool[slot] = results[i]
             end
         end
-    end, ("%s, %d arguments"):format(table.concat(words, " "), arguments.n), name
+    end, ("%s, %d arguments"):format(table.concat(words, " "), arguments.n)
 end
 
 -- ---- errors ----
@@ -416,15 +415,11 @@ end
 function run(seed, n, depth, where)
     math.randomseed(seed, n * 4 + depth)
     local place = math.random(2) == 1 and "plain" or choose(PLACE_NAMES)
-    local f, description, name
+    local f, description
     if depth < 2 and math.random(6) == 1 then
         f, description = nest(seed, n, depth + 1), "a state"
     else
-        f, description, name = draw(depth > 0 or place ~= "plain" or where ~= "main")
-    end
-    if name == "__gc" and (place == "finalizer" or n < 0) then
-        place = "plain"
-        f = function() end
+        f, description = draw(depth > 0 or place ~= "plain" or where ~= "main")
     end
     description = ("%s %d depth %d in %s: %s"):format(where, n, depth, place, description)
     io.stderr:write(description .. "\n") -- one piece, since threads write, too

@@ -26,6 +26,16 @@ local function looping(name)
                 end)
                 coroutine.resume(co)
                 error(select(2, coroutine.close(co)), 0)
+            elseif how == "coroutine that another state has called back" then
+                local mt = require("mtstates")
+                local other = mt.newstate(function(id)
+                    local back = require("mtstates").state(id)
+                    return function() back:call("back") end
+                end, mt.id())
+                coroutine.wrap(function()
+                    other:call()
+                    forever()
+                end)()
             elseif how == "the __tostring of an error" then
                 error(setmetatable({}, { __tostring = forever }))
             elseif how == "calls" then
@@ -59,7 +69,8 @@ end
 
 describe("interrupt", function()
     for _, how in ipairs({ "loop", "coroutine", "resumed coroutine", "coroutine in a coroutine",
-        "coroutine that closes", "the __tostring of an error", "calls", "C" }) do
+        "coroutine that closes", "coroutine that another state has called back", "the __tostring of an error",
+        "calls", "C" }) do
         it("stops code that is busy with: " .. how, function()
             local state = looping()
             local thread = interrupt_soon(state)
