@@ -7,7 +7,7 @@ check() {
     valgrind --quiet --error-exitcode=1 --leak-check=full --show-leak-kinds=definite \
         --errors-for-leak-kinds=definite --fair-sched=yes "$@"
 }
-export MTSTATES_TEST_SECONDS=0.3
+export MTSTATES_TEST_SECONDS=1
 export LUA_CPATH="$build/?.so;;"
 check "$build/test_ownership"
 check "$build/test_shutdown"

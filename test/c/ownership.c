@@ -7,6 +7,7 @@
 #include "thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 enum { ME = 1 * THREAD_NUMBER_STEP, OTHER = 2 * THREAD_NUMBER_STEP, THREADS_MAX = 65 };
@@ -165,7 +166,9 @@ static void whoever_enters_or_closes_sees_what_was_done_inside(void)
 /* ---- at random ---- */
 
 static struct ownership shared;
-static double deadline;
+static int threads;
+static _Atomic int started;
+static double deadline; /* of thread 0, from when all have started */
 static uint64_t seed;
 static long inside; /* plain: only who is inside may touch it */
 static long entered_in_all;
@@ -189,6 +192,11 @@ static void *stress(void *argument)
     int self = (int)(intptr_t)argument;
     uint64_t number = thread_self()->number, random = seed * 131 + (uint64_t)self + 1;
     bool closed = false;
+    atomic_fetch_add(&started, 1);
+    while (atomic_load(&started) < threads)
+        sched_yield();
+    if (self == 0)
+        deadline = test_clock() + test_seconds() / 3;
     while (!closed) {
         enum entry entry;
         struct timespec soon = clock_after(1e-6 * (double)random_below(&random, 2000));
@@ -220,7 +228,7 @@ static void *stress(void *argument)
     return NULL;
 }
 
-static void round_of_stress(int threads)
+static void round_of_stress(void)
 {
     pthread_t ids[THREADS_MAX];
     inside = entered_in_all = 0;
@@ -228,7 +236,7 @@ static void round_of_stress(int threads)
     for (int i = 0; i < threads; i++)
         atomic_store(&turns[i], 0);
     init_idle(&shared);
-    deadline = test_clock() + test_seconds() / 3;
+    atomic_store(&started, 0);
     for (int i = 0; i < threads; i++)
         CHECK(pthread_create(&ids[i], NULL, stress, (void *)(intptr_t)i) == 0);
     long sum = 0, least = 0;
@@ -255,7 +263,8 @@ int main(void)
     who_has_waited_long_is_handed_the_state();
     whoever_enters_or_closes_sees_what_was_done_inside();
     seed = test_seed();
+    threads = test_threads() < THREADS_MAX ? test_threads() : THREADS_MAX;
     for (int i = 0; i < 3; i++, seed++)
-        round_of_stress(test_threads() < THREADS_MAX ? test_threads() : THREADS_MAX);
+        round_of_stress();
     return 0;
 }
