@@ -13,7 +13,9 @@
 /* Out of line, so that what happens all the time needs no stack frame. */
 #define SELDOM __attribute__((noinline))
 
-#define SEGMENT_MIN ((size_t)1024)
+/* A state without libraries fills the first one. Later ones grow with the arena. */
+#define SEGMENT_FIRST ((size_t)6 * 1024)
+#define SEGMENT_MIN ((size_t)512)
 #define SEGMENT_MAX ((size_t)256 * 1024)
 
 /* From this size on a segment is mapped, so that the system gets it back when it is freed. */
@@ -154,7 +156,9 @@ static void set_sweep(struct arena *a)
 
 static bool segment_add(struct arena *a)
 {
-    size_t size = smaller(a->small_total / 8 + SEGMENT_MIN, SEGMENT_MAX) & ~(SEGMENT_MIN - 1);
+    size_t size = smaller(a->small_total / 16 + SEGMENT_MIN, SEGMENT_MAX) & ~(SEGMENT_MIN - 1);
+    if (a->segments == NULL)
+        size = SEGMENT_FIRST;
     struct arena_segment *s = segment_new(size);
     if (s == NULL)
         return false;

@@ -133,6 +133,15 @@ static int os_open(lua_State *target)
     return 1;
 }
 
+/* Two tables that would grow step by step are made as large as they get. */
+static void make_library_tables(lua_State *target, bool libs)
+{
+    lua_createtable(target, 0, libs ? 40 : 28);
+    lua_rawseti(target, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+    lua_createtable(target, 0, libs ? 12 : 4);
+    lua_setfield(target, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+}
+
 static void open_libraries(lua_State *target, bool libs)
 {
     static const luaL_Reg always[] = {
@@ -148,6 +157,7 @@ static void open_libraries(lua_State *target, bool libs)
         {LUA_DBLIBNAME, luaopen_debug},
         {NULL, NULL},
     };
+    make_library_tables(target, libs);
     for (const luaL_Reg *l = always; l->func != NULL; l++)
         luaL_requiref(target, l->name, l->func, 1);
     lua_settop(target, 0);
