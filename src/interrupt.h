@@ -18,8 +18,13 @@
  * hookmask, hookcount, and `trap` in each call record) that the running thread reads and writes
  * without atomics.
  *
- * Such a write can get lost if it meets Lua's own write of `trap` between two of its instructions
- * just as an earlier hook ends; the next interrupt, call or resume then makes up for it.
+ * Such a write can get lost. A call record keeps `trap` when a hook has ended, and gets it when the
+ * stack has moved; at its next instruction Lua (luaG_traceexec) reads hookmask, finds no hook and
+ * clears `trap`. A thread that is held up just between this load and this store, seven
+ * instructions, for as long as an interrupter takes, clears the interrupter's `trap`: the hook
+ * stands, but a loop without calls does not look. The next interrupt, call or resume makes up for
+ * it. Nothing on this side of Lua's interface closes the gap: the store is Lua's own, and nobody
+ * can tell when the held up thread has made it.
  *
  * A walker that is held up between two instructions while the call record it looks at goes from a
  * Lua function to a pcall of the same coroutine would write into a field of that pcall. On the main
