@@ -1,6 +1,6 @@
 /*
  * Requests in quick succession at a state whose code catches every one and loops on: each takes
- * effect.
+ * effect, but for the very few that Lua loses as interrupt.h tells, for which the next makes up.
  */
 #include "check.h"
 #include "state.h"
@@ -24,14 +24,27 @@ static void *catch_and_loop(void *argument)
     return NULL;
 }
 
-/* Waits until the last request has struck. */
-static void await_strike(struct interrupt *i)
+enum { PATIENCE = 10 }; /* seconds */
+
+/* Waits for the last request; false: it is still pending, and nobody looks. */
+static bool has_struck(struct interrupt *i)
 {
-    double deadline = test_clock() + 10;
+    double deadline = test_clock() + PATIENCE;
     while (interrupt_is_pending(i)) {
-        CHECK(test_clock() < deadline); /* lost: pending, and nobody looks */
+        if (test_clock() > deadline)
+            return false;
         sched_yield();
     }
+    return true;
+}
+
+/* No request is pending without its hook; one that strikes just now cannot clear it meanwhile. */
+static bool is_hooked_or_done(struct state *s)
+{
+    arena_hold(&s->arena);
+    bool is = lua_gethook(s->target) != NULL || !interrupt_is_pending(&s->interrupt);
+    arena_release(&s->arena);
+    return is;
 }
 
 int main(void)
@@ -43,7 +56,7 @@ int main(void)
     CHECK(pthread_create(&thread, NULL, catch_and_loop, s->target) == 0);
     usleep(50000);
     double deadline = test_clock() + test_seconds();
-    long rounds = 0;
+    long rounds = 0, lost = 0;
     while (test_clock() < deadline) {
         bool always = random_below(&random, 2);
         CHECK(interrupt_send(&s->interrupt, always ? INTERRUPT_ALWAYS : INTERRUPT_ONCE));
@@ -52,10 +65,17 @@ int main(void)
         for (volatile uint64_t k = random_below(&random, 1000); k > 0; k--)
             ;
         CHECK(interrupt_send(&s->interrupt, INTERRUPT_ONCE));
-        await_strike(&s->interrupt);
         rounds++;
+        if (!has_struck(&s->interrupt)) {
+            CHECK(is_hooked_or_done(s));
+            CHECK(++lost <= 1 + rounds / 20000);
+            CHECK(interrupt_send(&s->interrupt, INTERRUPT_ONCE));
+            CHECK(has_struck(&s->interrupt));
+            /* Without the second walk or the fence before it, one in some thousand is lost. */
+            deadline += 3 * PATIENCE;
+        }
     }
-    printf("%ld rounds\n", rounds);
+    printf("%ld rounds, %ld lost\n", rounds, lost);
     CHECK(rounds > 0);
     return 0; /* the thread loops until the process ends */
 }
