@@ -90,6 +90,7 @@ function State:tcall(timeout, ...) end
 
 ---Raises `interrupted` inside the state: in the code that runs, or else at the next call. Any thread.
 ---A C function is interrupted when it returns; finalizers are not.
+---Lua can miss one, very rarely; the next makes up for it.
 ---@param flag? boolean nil: once; true: at every operation from now on; false: no more
 function State:interrupt(flag) end
 
