@@ -71,24 +71,21 @@ static struct shared *shared_place(struct host *host, int64_t id)
     return &host->shared[(uint64_t)id % SHARED_PLACES];
 }
 
-/*
- * Drops all that the handle has. What it held is taken out first: the state may close, and its
- * finalizers come back to the host, which can call the handle's __gc by hand.
- */
-static void finalize(struct handle *h)
-{
-    struct state *s = h->held;
-    h->held = NULL;
-    h->seal = 0;
-    give_up(h);
-    if (s != NULL && !(h->shares && --shared_place(h->host, s->record.id)->handles > 0))
-        record_release(&s->record);
-}
-
 static uintptr_t seal_of(const struct handle *h)
 {
     static const char unique = 0; /* its address */
     return (uintptr_t)h ^ (uintptr_t)&unique;
+}
+
+/* Drops all that the handle has. */
+static void finalize(struct handle *h)
+{
+    struct state *s = h->held;
+    h->held = NULL;
+    h->seal = ~seal_of(h);
+    give_up(h);
+    if (s != NULL && !(h->shares && --shared_place(h->host, s->record.id)->handles > 0))
+        record_release(&s->record);
 }
 
 struct handle *handle_new(lua_State *L, bool owns)
@@ -137,14 +134,13 @@ static inline bool is_sealed(lua_State *L, int index, const struct handle *h)
 }
 
 /*
- * One that was finalized has no seal any more, so that nobody else who gets its memory has one, and
- * can still be met in finalizers; its metatable tells it, unless the debug library gave that to
- * another object. [-0, +0, m]
+ * A finalized handle can still be met in finalizers. It has another seal, so that nobody who gets
+ * its memory passes for a handle, and its metatable. [-0, +0, m]
  */
 static __attribute__((noinline)) struct handle *to_finalized(lua_State *L, int index)
 {
     struct handle *h = luaL_testudata(L, index, HANDLE_TYPE);
-    return h != NULL && lua_rawlen(L, index) == sizeof *h ? h : NULL;
+    return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == ~seal_of(h) ? h : NULL;
 }
 
 /*
@@ -348,11 +344,16 @@ static int meta_close(lua_State *L)
     return 0;
 }
 
-/* Whether Lua says of the running function that it is a finalizer, or runs during a hook, when it
- * says nothing else. Code that calls by hand cannot look like either. */
+/*
+ * Whether Lua says of the running function that it is a finalizer, or runs during a hook, when it
+ * says nothing else. By hand only __call and __close of an object that is being finalized look like
+ * that, and they pass more arguments.
+ */
 static bool is_called_by_collector(lua_State *L)
 {
     lua_Debug ar;
+    if (lua_gettop(L) != 1)
+        return false;
     lua_getstack(L, 0, &ar);
     lua_getinfo(L, "n", &ar);
     return strcmp(ar.namewhat, "metamethod") == 0 ? strcmp(ar.name, "__gc") == 0
@@ -441,8 +442,8 @@ static void push_host(lua_State *L)
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
         return;
     lua_pop(L, 1);
-    if (lua_gc(L, LUA_GCISRUNNING) <
-        0) /* if the Lua state is closing, host_gc would not be called */
+    /* In a finalizer of a Lua state that is closing, host_gc would not be called any more. */
+    if (lua_gc(L, LUA_GCISRUNNING) < 0)
         luaL_error(L, "a finalizer cannot be the first to load mtstates; load it beforehand");
     struct host *host = lua_newuserdatauv(L, sizeof *host, HOST_USER_VALUES);
     *host = (struct host){.closed = false};

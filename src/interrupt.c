@@ -57,6 +57,7 @@ void interrupt_detach(struct interrupt *i)
 {
     arena_hold(i->arena);
     atomic_store(&i->running, NULL);
+    atomic_store(&i->request, INTERRUPT_NONE);
     arena_release(i->arena);
 }
 
@@ -123,7 +124,7 @@ lua_State *interrupt_switch(struct interrupt *i, lua_State *L)
 {
     lua_State *before = atomic_load_explicit(&i->running, memory_order_relaxed);
     if (before == NULL)
-        return NULL; /* detached: the state's code has called the last finalizer by hand */
+        return NULL; /* detached: a finalizer runs as the interpreter closes */
     atomic_store(&i->running, L);
     if (atomic_load(&i->request) != INTERRUPT_NONE)
         interrupt_arm(i, L);

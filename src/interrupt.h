@@ -7,12 +7,12 @@
  * sets the hook from its own thread, as many programs do with lua_sethook; struct arena keeps what
  * it walks over in place.
  *
- * The flag. Written by interrupters and, from INTERRUPT_ONCE to INTERRUPT_NONE, by the thread
- * inside; read by both. `running`, the coroutine to hook, is written by the thread inside and under
- * `walk` when the state closes (NULL); read by interrupters under `walk`. Both are sequentially
- * consistent: an interrupter sets the flag, then reads `running`; resume sets `running`, then reads
- * the flag. So either the interrupter hooks the new coroutine or resume sees the flag and hooks it
- * itself.
+ * The flag. Written by interrupters and, from INTERRUPT_ONCE to INTERRUPT_NONE or when the state
+ * closes, by the thread inside; read by both. `running`, the coroutine to hook, is written by the
+ * thread inside and under `walk` when the state closes (NULL); read by interrupters under `walk`.
+ * Both are sequentially consistent: an interrupter sets the flag, then reads `running`; resume sets
+ * `running`, then reads the flag. So either the interrupter hooks the new coroutine or resume sees
+ * the flag and hooks it itself.
  *
  * What stays open, since Lua gives no better way in: lua_sethook writes plain fields (hook,
  * hookmask, hookcount, and `trap` in each call record) that the running thread reads and writes
@@ -61,7 +61,8 @@ struct interrupt {
  */
 void interrupt_attach(struct interrupt *i, lua_State *target, struct arena *arena);
 
-/* From now on nobody touches the interpreter. Has to come before its memory goes. */
+/* From now on nobody touches the interpreter, and what runs in it yet is not interrupted. Has to
+ * come before its memory goes. */
 void interrupt_detach(struct interrupt *i);
 
 /*

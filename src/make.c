@@ -114,14 +114,11 @@ struct setup {
     const char *type;
 };
 
-/* A finalizer of a closing state may end the process, too: (code, close), upvalue Lua's own. */
+/* A finalizer of a closing state may end the process, too. The upvalue is Lua's own. */
 static int os_exit(lua_State *target)
 {
     state_let_close_return(target);
-    lua_pushvalue(target, lua_upvalueindex(1));
-    lua_insert(target, 1);
-    lua_call(target, lua_gettop(target) - 1, 0);
-    return 0;
+    return lua_tocfunction(target, lua_upvalueindex(1))(target);
 }
 
 static int os_open(lua_State *target)
@@ -262,7 +259,7 @@ static int take_results(lua_State *target, struct setup *s)
 }
 
 /*
- * The collector sleeps while the libraries are opened, of which nothing is garbage, and then until
+ * The collector sleeps while the libraries are opened, of which little is garbage, and then until
  * the memory in use has doubled, as after a cycle: a step of a negative size is a debt to be run up
  * first. In test builds it never pauses.
  */

@@ -147,11 +147,11 @@ static void interpreter_close(struct state *s)
 {
     jmp_buf finalized;
     PROBE_STATE(state_close, s);
+    interrupt_detach(&s->interrupt);
     lua_settop(s->target, 0); /* the finalizers need stack */
     s->finalized = &finalized;
     if (_setjmp(finalized) == 0)
         lua_close(s->target);
-    interrupt_detach(&s->interrupt); /* if the state's code took the last finalizer away */
     arena_clear(&s->arena);
     s->target = NULL;
     ownership_end_close(&s->ownership);

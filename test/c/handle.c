@@ -27,11 +27,20 @@ static const char script[] =
     "  end\n"
     "  assert(not methods.__eq(state, other))\n"
     "end\n"
+    "local other = userdata(size, 0x41)\n"
+    "debug.setmetatable(other, methods)\n"
+    "assert(not pcall(methods.__index.id, other))\n"
+    "debug.setmetatable(other, nil)\n"
     "return reused\n";
 
+/* (size [, byte]): filled with that byte, or with what was there before */
 static int userdata(lua_State *L)
 {
-    lua_newuserdatauv(L, (size_t)luaL_checkinteger(L, 1), 1); /* what was there stays there */
+    size_t size = (size_t)luaL_checkinteger(L, 1);
+    int byte = (int)luaL_optinteger(L, 2, -1);
+    void *bytes = lua_newuserdatauv(L, size, 1);
+    if (byte >= 0)
+        memset(bytes, byte, size);
     return 1;
 }
 

@@ -359,6 +359,17 @@ describe("the last owning handle", function()
         assert.matches("^" .. mtstates.error.object_closed .. ": this handle was given up", message)
     end)
 
+    it("gives up all it has when a debug hook's own work has it collected", function()
+        local _, grows = mtstates.newstate("hooked", support.echo), {}
+        debug.sethook(function() end, "", 1)
+        for i = 1, 20000 do
+            mtstates.state("hooked") -- the address sanitizer sees it if one of these keeps its reference
+            grows[i] = i
+        end
+        debug.sethook()
+        assert.equal(20000, #grows)
+    end)
+
     it("is told from an object that has got its metatable", function()
         local handle = mtstates.newstate(support.echo)
         local own = debug.getmetatable(io.stdout)

@@ -172,6 +172,28 @@ describe("interrupt", function()
         assert.matches("^" .. mtstates.error.object_closed, support.error_of(weak.interrupt, weak))
     end)
 
+    it("does not reach finalizers, nor what they resume, as the state closes", function()
+        local log = mtstates.newstate(function()
+            local kept
+            return function(new)
+                kept = new or kept
+                return kept
+            end
+        end)
+        local state = mtstates.newstate(function(log_id)
+            local target = require("mtstates").state(log_id)
+            keep = setmetatable({}, { __gc = function() -- luacheck: ignore
+                target:call(select(2, pcall(coroutine.wrap(function()
+                    return "resumed"
+                end))))
+            end })
+            return function() end
+        end, log:id())
+        state:interrupt(true)
+        state:close()
+        assert.equal("resumed", log:call())
+    end)
+
     it("raises object_closed on a closed state", function()
         local state = looping()
         state:close()
