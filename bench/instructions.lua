@@ -9,6 +9,7 @@
 local RECORD = "bench/instructions.txt"
 local TOLERANCE = 1.03
 local FEW, MANY = 2000, 6000
+local TRIES = 5 -- Lua draws the seed of its string hash from the clock; it makes some percent
 
 -- glibc picks memcpy and the like by the CPU; these are the ones that every x86-64 has.
 local SAME_LIBC = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM"
@@ -99,10 +100,22 @@ local function measure(name)
     return (collected(name, MANY) - collected(name, FEW)) // (MANY - FEW)
 end
 
+-- The least of several tries; of one, if that is at most `enough`.
+local function measure_least(name, enough)
+    local least = math.huge
+    for _ = 1, TRIES do
+        least = math.min(least, measure(name))
+        if least <= enough then
+            break
+        end
+    end
+    return least
+end
+
 local function record()
     local file = assert(io.open(RECORD, "w"))
     for _, operation in ipairs(operations) do
-        local count = measure(operation[1])
+        local count = measure_least(operation[1], 0)
         file:write(("%6d  %s\n"):format(count, operation[1]))
         print(("%6d  %s"):format(count, operation[1]))
     end
@@ -113,8 +126,9 @@ local function check()
     local worse = 0
     for line in io.lines(RECORD) do
         local recorded, name = line:match("^%s*(%d+)%s+(.+)$")
-        local count = measure(name)
-        local ok = count <= tonumber(recorded) * TOLERANCE
+        local most = tonumber(recorded) * TOLERANCE
+        local count = measure_least(name, most)
+        local ok = count <= most
         worse = worse + (ok and 0 or 1)
         print(("%-26s %6d instructions, %6d recorded%s"):format(name, count, recorded,
             ok and "" or "  MORE THAN 3 % WORSE"))
