@@ -31,9 +31,9 @@
 
 #include <dirent.h>
 #include <getopt.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -73,39 +73,54 @@ static void count_bytes(int64_t change)
     atomic_fetch_add_explicit(&bytes, change, memory_order_relaxed);
 }
 
-static int64_t size_of(void *block)
+/* In front of each block: its size as asked for, since malloc gives now and then a little more. */
+union header {
+    size_t size;
+    max_align_t align;
+};
+
+static void *counted(union header *h, size_t size)
 {
-    return (int64_t)malloc_usable_size(block);
+    if (h == NULL)
+        return NULL;
+    h->size = size;
+    count_bytes((int64_t)size);
+    return h + 1;
 }
 
 void *__wrap_malloc(size_t size)
 {
-    void *block = __real_malloc(size);
-    count_bytes(size_of(block));
-    return block;
+    return counted(__real_malloc(sizeof(union header) + size), size);
 }
 
 void *__wrap_realloc(void *block, size_t size)
 {
-    int64_t before = size_of(block);
-    void *moved = __real_realloc(block, size);
+    if (block == NULL)
+        return __wrap_malloc(size);
+    union header *h = (union header *)block - 1;
+    int64_t before = (int64_t)h->size;
+    void *moved = counted(__real_realloc(h, sizeof *h + size), size);
     if (moved != NULL)
-        count_bytes(size_of(moved) - before);
+        count_bytes(-before);
     return moved;
 }
 
+/* The module keeps such blocks for good, so they need no header. */
 int __wrap_posix_memalign(void **block, size_t alignment, size_t size)
 {
     int failure = __real_posix_memalign(block, alignment, size);
     if (!failure)
-        count_bytes(size_of(*block));
+        count_bytes((int64_t)size);
     return failure;
 }
 
 void __wrap_free(void *block)
 {
-    count_bytes(-size_of(block));
-    __real_free(block);
+    if (block == NULL)
+        return;
+    union header *h = (union header *)block - 1;
+    count_bytes(-(int64_t)h->size);
+    __real_free(h);
 }
 
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset)
