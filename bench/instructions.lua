@@ -100,7 +100,7 @@ local function measure(name)
     return (collected(name, MANY) - collected(name, FEW)) // (MANY - FEW)
 end
 
--- The least of several tries; of one, if that is at most `enough`.
+-- The least of several tries, of which the first that is at most `enough` is the last.
 local function measure_least(name, enough)
     local least = math.huge
     for _ = 1, TRIES do

@@ -128,9 +128,9 @@ void handle_set_found(struct handle *h, struct state *s)
     h->shares = true;
 }
 
-static inline bool is_sealed(lua_State *L, int index, const struct handle *h)
+static inline bool has_seal(lua_State *L, int index, const struct handle *h, uintptr_t seal)
 {
-    return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == seal_of(h);
+    return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == seal;
 }
 
 /*
@@ -140,7 +140,7 @@ static inline bool is_sealed(lua_State *L, int index, const struct handle *h)
 static __attribute__((noinline)) struct handle *to_finalized(lua_State *L, int index)
 {
     struct handle *h = luaL_testudata(L, index, HANDLE_TYPE);
-    return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == ~seal_of(h) ? h : NULL;
+    return has_seal(L, index, h, ~seal_of(h)) ? h : NULL;
 }
 
 /*
@@ -151,7 +151,7 @@ static __attribute__((noinline)) struct handle *to_finalized(lua_State *L, int i
 static inline struct handle *to_handle(lua_State *L, int index)
 {
     struct handle *h = lua_touserdata(L, index);
-    return __builtin_expect(is_sealed(L, index, h), 1) ? h : to_finalized(L, index);
+    return __builtin_expect(has_seal(L, index, h, seal_of(h)), 1) ? h : to_finalized(L, index);
 }
 
 static inline struct handle *check_handle(lua_State *L, const char *method)

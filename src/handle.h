@@ -2,7 +2,7 @@
  * Handles: what Lua code holds of a state.
  *
  * Functions that make handles have two upvalues: the metatable of handles, and what the module
- * knows of the host. A handle is known by its seal, or, once finalized, by its metatable.
+ * knows of the host. A handle is known by its seal; once finalized, by another and its metatable.
  *
  * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
  * not of those that these finalizers make. A handle made in a finalizer would then keep its state

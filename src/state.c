@@ -2,7 +2,6 @@
 
 #include "probe.h"
 
-#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,9 +32,9 @@ static struct state *state_around(lua_State *L)
 static int on_last_finalizer(lua_State *target)
 {
     struct state *s = state_around(target);
-    interrupt_detach(&s->interrupt);
     if (s->finalized != NULL)
-        _longjmp(*(jmp_buf *)s->finalized, 1);
+        _longjmp(*s->finalized, 1);
+    interrupt_detach(&s->interrupt);
     return 0;
 }
 

@@ -22,6 +22,7 @@
 #include "thread.h"
 
 #include <lua.h>
+#include <setjmp.h>
 
 /* The stack of an idle state's main coroutine. */
 enum { STATE_SLOT_HANDLER = 1, STATE_SLOT_CALLBACK, STATE_SLOTS = STATE_SLOT_CALLBACK };
@@ -31,9 +32,9 @@ struct state {
     struct interrupt interrupt;
     lua_State *target; /* the interpreter's main coroutine; NULL once it is closed */
     struct arena arena;
-    struct state *next_closing; /* these three are the closing thread's */
+    struct state *next_closing; /* these three are for the thread that closes it */
     bool queued_to_close;
-    void *finalized; /* the jmp_buf where to go after the last finalizer; NULL: nowhere */
+    jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */
     struct record record;
     _Atomic uint32_t owners;
     char name[];

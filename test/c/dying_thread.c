@@ -20,10 +20,7 @@ static int open_die(lua_State *L)
 
 static void run(lua_State *L, const char *code)
 {
-    if (luaL_dostring(L, code) != LUA_OK) {
-        fprintf(stderr, "%s\n", lua_tostring(L, -1));
-        exit(1);
-    }
+    check_lua(L, luaL_dostring(L, code));
 }
 
 struct job {

@@ -20,6 +20,15 @@ static inline void open_libraries(lua_State *L, const char *module, lua_CFunctio
     lua_settop(L, 0);
 }
 
+/* Ends the test with the error on top of the stack, unless `status` is LUA_OK. */
+static inline void check_lua(lua_State *L, int status)
+{
+    if (status != LUA_OK) {
+        fprintf(stderr, "%s\n", lua_tostring(L, -1));
+        exit(1);
+    }
+}
+
 static inline lua_State *open_lua(const char *module, lua_CFunction open)
 {
     lua_State *L = luaL_newstate();

@@ -380,12 +380,9 @@ static int open_soak(lua_State *L)
 
 static void run(lua_State *L, const char *code, lua_Integer argument)
 {
-    int status = luaL_loadstring(L, code);
+    check_lua(L, luaL_loadstring(L, code));
     lua_pushinteger(L, argument);
-    if (status != LUA_OK || lua_pcall(L, 1, 0, 0) != LUA_OK) {
-        fprintf(stderr, "%s\n", lua_tostring(L, 1));
-        exit(1);
-    }
+    check_lua(L, lua_pcall(L, 1, 0, 0));
 }
 
 /* ---- what is there at the start and at the end ---- */

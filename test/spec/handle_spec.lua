@@ -326,7 +326,8 @@ describe("the last owning handle", function()
             local message = support.error_of(holder.call, holder)
             assert.matches('name="hand child"', message)
             assert.matches("after it", message)
-            assert.is_false((pcall(mtstates.state, "hand child")))
+            assert.matches("^" .. mtstates.error.unknown_object,
+                support.error_of(mtstates.state, "hand child"))
         end)
     end
 
