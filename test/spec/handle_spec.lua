@@ -27,18 +27,58 @@ describe("a handle", function()
         assert.equal("mtstates.state", getmetatable(mtstates.newstate(echo)))
     end)
 
-    it("given up by <close> is closed for use, and the state goes with its last owner", function()
+    it("gives up its ownership by <close>, and the state goes with its last owner", function()
         local state, id
         do
             local h <close> = mtstates.newstate("scoped", echo)
             state, id = h, h:id()
-            local other <close> = mtstates.state(id)
-            assert.equal(state, other)
         end
         closed(state.call, state)
         closed(state.id, state)
-        assert.equal("mtstates.state: (given up)", tostring(state))
+        assert.matches('name="scoped"', tostring(state))
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
+    end)
+
+    it("that gave up its ownership is a handle like others while the state lives", function()
+        local first = mtstates.singleton("shared scope", echo)
+        local second = mtstates.singleton("shared scope", echo)
+        do
+            local _ <close> = second
+        end
+        assert.is_false(second:isowner())
+        assert.equal("alive", second:call("alive"))
+        first:close()
+    end)
+
+    it("that owns nothing is not touched by <close>", function()
+        local state = mtstates.newstate("untouched", echo)
+        local weak = mtstates.state("untouched")
+        for _ = 1, 2 do
+            local _ <close> = weak
+        end
+        assert.equal("works", weak:call("works"))
+        assert.is_true(state:isowner())
+    end)
+
+    it("is the same one when a host looks up a state again, and no garbage", function()
+        local state = mtstates.newstate("known", echo)
+        local id = state:id()
+        local known = mtstates.state(id)
+        assert.is_false(rawequal(state, known)) -- which owns
+        assert.is_false(known:isowner())
+        assert.is_true(rawequal(known, mtstates.state(id)))
+        assert.is_true(rawequal(known, mtstates.state("known")))
+        assert.is_true(rawequal(known, mtstates.state(id + 0.0)))
+        collectgarbage()
+        collectgarbage("stop")
+        local before = collectgarbage("count")
+        for _ = 1, 1000 do
+            mtstates.state(id)
+            mtstates.state("known")
+        end
+        local after = collectgarbage("count")
+        collectgarbage("restart")
+        assert.equal(before, after)
     end)
 
     it("may be given up while a call through it runs, and the error still names the state", function()
@@ -298,66 +338,6 @@ describe("the last owning handle", function()
         end)
         assert.equal("still here", holder:call("still here"))
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "child"))
-    end)
-
-    for _, how in ipairs({ "running", "stopped" }) do
-        it("may be finalized by hand while its own call runs, the collector " .. how, function()
-            local holder = mtstates.newstate("holder, collector " .. how, function(collector)
-                local mt = require("mtstates")
-                local child
-                if collector == "stopped" then
-                    collectgarbage("stop") -- as in a finalizer
-                end
-                return function(what)
-                    if what == "finalize" then
-                        debug.getmetatable(child).__gc(child)
-                        return
-                    end
-                    child = mt.newstate("hand child", function(id)
-                        local holder = require("mtstates").state(id)
-                        return function()
-                            holder:call("finalize")
-                            error("after it")
-                        end
-                    end, mt.id())
-                    return child:call()
-                end
-            end, how)
-            local message = support.error_of(holder.call, holder)
-            assert.matches('name="hand child"', message)
-            assert.matches("after it", message)
-            assert.matches("^" .. mtstates.error.unknown_object,
-                support.error_of(mtstates.state, "hand child"))
-        end)
-    end
-
-    it("may be finalized by hand while the collector finalizes it", function()
-        local holder = mtstates.newstate("holder", function()
-            local mt = require("mtstates")
-            local gc, saved
-            return function(what)
-                if what == "again" then
-                    gc(saved)
-                    return
-                end
-                local child = mt.newstate(function(holder_id)
-                    local holder = require("mtstates").state(holder_id)
-                    keep = setmetatable({}, { __gc = function() holder:call("again") end }) -- luacheck: ignore
-                    return function() end
-                end, mt.id())
-                gc = debug.getmetatable(child).__gc
-                setmetatable({ child }, { __gc = function(t) saved = t[1] end })
-                child = nil -- luacheck: ignore
-                for _ = 1, 3 do
-                    collectgarbage()
-                end
-                return tostring(saved), pcall(saved.id, saved)
-            end
-        end)
-        local text, ok, message = holder:call()
-        assert.equal("mtstates.state: (given up)", text)
-        assert.is_false(ok)
-        assert.matches("^" .. mtstates.error.object_closed .. ": this handle was given up", message)
     end)
 
     it("gives up all it has when a debug hook's own work has it collected", function()

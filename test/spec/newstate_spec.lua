@@ -248,23 +248,38 @@ describe("newstate", function()
         assert.equal("string", type(parent:call()))
     end)
 
-    it("inherits plain C functions of package.preload, and nothing else", function()
-        package.preload["inherited.c"] = math.abs
-        package.preload["inherited.lua"] = function() end
-        package.preload["inherited.closure"] = coroutine.wrap(function() end)
+    it("inherits of package.preload what can live elsewhere, and nothing else", function()
+        local captured = "captured"
+        local mine = {
+            ["inherited.c"] = math.abs,
+            ["inherited.lua"] = function(...) return { tostring(...) } end,
+            ["inherited.plain"] = function() return 42 end,
+            ["inherited.stripped"] = load(string.dump(function() return { print } end, true)),
+            ["inherited.closure"] = coroutine.wrap(function() end),
+            ["inherited.captured"] = function() return captured end,
+        }
+        for name, loader in pairs(mine) do
+            package.preload[name] = loader
+        end
+        package.preload[1] = math.abs
         local function which(options)
             return mtstates.newstate(options, function()
-                return function()
-                    local p = package.preload
-                    return p["inherited.c"] ~= nil, p["inherited.lua"] ~= nil,
-                        p["inherited.closure"] ~= nil
+                return function(name)
+                    local loader = package.preload["inherited." .. name]
+                    return loader ~= nil and require("inherited." .. name) and true
                 end
-            end):call()
+            end)
         end
-        assert.same({ true, false, false }, { which({}) })
-        assert.same({ false, false, false }, { which({ inherit = false }) })
-        for _, name in ipairs({ "c", "lua", "closure" }) do
-            package.preload["inherited." .. name] = nil
+        package.preload["inherited.c"] = math.type
+        local heir, orphan = which({}), which({ inherit = false })
+        for name, expected in pairs({ c = true, lua = true, plain = true, stripped = true,
+            closure = false, captured = false }) do
+            assert.equal(expected, heir:call(name), name)
+            assert.is_false(orphan:call(name))
+        end
+        package.preload[1] = nil
+        for name in pairs(mine) do
+            package.preload[name] = nil
         end
     end)
 
