@@ -97,16 +97,13 @@ int call_raise(lua_State *host, struct state *s, int status)
  * a copy of the callback, and one to spare. */
 enum { SPARE_SLOTS = LUA_MINSTACK - STATE_SLOTS - 2 };
 
-/* More on a target's stack than is worth keeping for the next call. */
-enum { LARGE_COUNT = 250 };
-
 /* The target's stack as it was, and the stay at its end. */
 static void end(struct call *c)
 {
     if (c->stay.nested)
         lua_settop(c->target, c->base - 2);
-    else if (__builtin_expect(c->is_large, 0))
-        interpreter_rest(c->stay.state, call_on_error);
+    else if (__builtin_expect(c->most > INTERPRETER_LARGE, 0))
+        interpreter_rest(c->stay.state, call_on_error, c->most);
     else
         lua_settop(c->target, STATE_SLOTS);
     stay_end(&c->stay);
@@ -188,7 +185,7 @@ static bool make_room(struct call *c, int count)
 static int return_results(struct call *c)
 {
     int count = lua_gettop(c->target) - c->base;
-    c->is_large |= count > LARGE_COUNT;
+    c->most = count > c->most ? count : c->most;
     if (count > SPARE_SLOTS && !make_room(c, count)) {
         end(c);
         if (count < LUA_INSIDE_MANY_VALUES)
@@ -245,7 +242,7 @@ static int run(struct call *c)
 {
     struct state *state = c->stay.state;
     int count = c->last - c->first + 1;
-    c->is_large = count > LARGE_COUNT;
+    c->most = count;
     if (count > SPARE_SLOTS && !lua_checkstack(c->target, count + LUA_MINSTACK)) {
         end(c);
         return raise_no_room(c);

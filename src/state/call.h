@@ -14,7 +14,7 @@ struct call {
     struct stay stay;   /* the caller begins it */
     lua_State *target;  /* where the callback runs, */
     int base;           /* and its place there; the message handler is below */
-    bool is_large;      /* many values were on the target's stack */
+    int most;           /* values that were on its stack at a time */
 };
 
 /* A call by `host` with the arguments from index `first` up to the top. */

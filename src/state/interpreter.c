@@ -191,9 +191,13 @@ void interpreter_start_collector(lua_State *target)
 
 /* ---- rest and end ---- */
 
-void interpreter_rest(struct state *s, lua_CFunction handler)
+void interpreter_rest(struct state *s, lua_CFunction handler, int most)
 {
-    lua_inside_shrink_stack(s->main);
+    if (most > INTERPRETER_LARGE) {
+        lua_inside_shrink_stack(s->main);
+        lua_checkstack(s->main, 2 * LUA_MINSTACK); /* as at birth: finalizers need some */
+    }
+    lua_settop(s->main, 0);
     lua_pushcfunction(s->main, handler);
     interpreter_push_callback(s->main);
 }

@@ -37,9 +37,12 @@ void interpreter_set_callback(lua_State *target);
 /* Pushes the callback on any coroutine of the state, or nil before it has one. [-0, +1, -] */
 void interpreter_push_callback(lua_State *L);
 
-/* Clears the main coroutine's stack and puts handler and callback on it. Nothing runs there.
- * [-?, +STATE_SLOTS, -] */
-void interpreter_rest(struct state *s, lua_CFunction handler);
+/* More values than a main coroutine's stack should keep room for. */
+enum { INTERPRETER_LARGE = 250 };
+
+/* Puts handler and callback on the main coroutine's stack, and nothing else; and gives back the
+ * stack if it had `most` values at a time. Nothing runs there. [-?, +STATE_SLOTS, -] */
+void interpreter_rest(struct state *s, lua_CFunction handler, int most);
 
 /* Runs the finalizers and frees the interpreter's memory. */
 void interpreter_close(struct state *s);

@@ -150,13 +150,18 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 
 /* ---- requests ---- */
 
-void interrupt_attach(struct interrupt *i, lua_State *target)
+void interrupt_init(struct interrupt *i)
 {
     atomic_init(&i->request, INTERRUPT_NONE);
-    atomic_init(&i->running, target);
+    atomic_init(&i->running, NULL);
     atomic_init(&i->hooked, NULL);
     atomic_init(&i->changing, false);
     i->tick.listed = false;
+}
+
+void interrupt_attach(struct interrupt *i, lua_State *target)
+{
+    SET(i->running, target);
 }
 
 void interrupt_detach(struct interrupt *i)

@@ -33,6 +33,9 @@ struct interrupt {
     } own;
 };
 
+/* Of a new record, which has no interpreter yet. */
+void interrupt_init(struct interrupt *i);
+
 /* Makes `target`, the main coroutine of a new state, and all coroutines made in it interruptible.
  */
 void interrupt_attach(struct interrupt *i, lua_State *target);

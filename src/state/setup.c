@@ -264,6 +264,7 @@ static int run_setup(lua_State *target)
     luaL_checkstack(target, arguments, "too many arguments");
     parcel_copy(s->host, r->setup + 1, r->last, target);
     lua_call(target, arguments, LUA_MULTRET);
+    s->most = lua_gettop(target) > arguments ? lua_gettop(target) : arguments;
     return take_results(target, s, 2);
 }
 
@@ -313,7 +314,7 @@ int setup_make(struct setup *s)
         stay_end_failed_setup(&stay);
         return count;
     }
-    interpreter_rest(s->state, call_on_error);
+    interpreter_rest(s->state, call_on_error, s->most);
     s->kilobytes = lua_gc(s->state->main, LUA_GCCOUNT);
     stay_end_setup(&stay);
     return count;

@@ -34,6 +34,7 @@ struct setup {
     int package; /* the host's indices from here: its package.path, package.cpath, preload; or nils
                   */
     int kilobytes;       /* what it took */
+    int most;            /* values that were on its stack at a time */
     struct state *state; /* what became of it: living, or closed; NULL: none came to be */
     enum setup_failure failure;
     int status;       /* SETUP_ERROR: of the protected call */

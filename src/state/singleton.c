@@ -77,7 +77,7 @@ static bool closes_circle(const struct singleton_making *m, uint64_t thread)
 /* ---- */
 
 /* The living state of that name, with a reference and an owner more for the caller. */
-static struct singleton_answer find_and_own(const char *name, size_t length, struct thread *self)
+static struct singleton_answer find_and_own(const char *name, size_t length)
 {
     struct record *r;
     switch (registry_find_name(name, length, &r)) {
@@ -89,12 +89,9 @@ static struct singleton_answer find_and_own(const char *name, size_t length, str
         break;
     }
     struct state *s = state_of_record(r);
-    if (state_own(s)) {
-        if (!state_is_closed(s))
-            return (struct singleton_answer){.kind = SINGLETON_FOUND, .found = s};
-        state_disown(s, self);
-    }
-    record_release(r); /* it is being closed */
+    if (state_own(s))
+        return (struct singleton_answer){.kind = SINGLETON_FOUND, .found = s};
+    record_release(r); /* its last owner has just gone */
     return (struct singleton_answer){.kind = SINGLETON_MAKE};
 }
 
@@ -130,7 +127,7 @@ static struct singleton_answer wait_or_make(struct singleton_making *fresh, stru
             return (struct singleton_answer){.kind = SINGLETON_CIRCLE};
         wait_for(m, self);
     }
-    struct singleton_answer answer = find_and_own(fresh->name, fresh->length, self);
+    struct singleton_answer answer = find_and_own(fresh->name, fresh->length);
     if (answer.kind == SINGLETON_MAKE) {
         fresh->next = makings;
         makings = answer.making = fresh;
@@ -140,7 +137,7 @@ static struct singleton_answer wait_or_make(struct singleton_making *fresh, stru
 
 struct singleton_answer singleton_begin(const char *name, size_t length, struct thread *self)
 {
-    struct singleton_answer answer = find_and_own(name, length, self);
+    struct singleton_answer answer = find_and_own(name, length);
     if (answer.kind != SINGLETON_MAKE)
         return answer;
     struct singleton_making *fresh = making_new(name, length, self->number);

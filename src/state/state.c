@@ -32,6 +32,7 @@ struct state *state_new(struct thread *self, const char *name, size_t name_lengt
         free(s);
         return NULL;
     }
+    interrupt_init(&s->interrupt);
     record_init(&s->record, name != NULL ? s->name : NULL, name_length, &kind);
     record_retain(&s->record); /* the interpreter's */
     atomic_init(&s->owners, 1);

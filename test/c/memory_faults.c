@@ -694,7 +694,11 @@ static bool run(void)
         settle(blocks);
     lua_close(L);
     settle(SETS);
-    CHECK(live[STATES] == 0 && live[HOST] == 0);
+    if (live[STATES] != 0 || live[HOST] != 0) {
+        fprintf(stderr, "%ld blocks of the states and %ld of the host are out\n", live[STATES],
+                live[HOST]);
+        exit(1);
+    }
     return fault.happened;
 }
 

@@ -1,6 +1,6 @@
 /*
  * Who is inside a state, who closes it and when its record is freed: ownership.c, park.c and what
- * state.c and registry.c have to do with it, as a model for spin. test/model.sh runs it.
+ * state.c, closing.c and registry.c have to do with it, as a model for spin. run.sh runs it.
  *
  * THREADS threads share one state and its record. The first makes the state; then each does what it
  * likes as often as it likes, and in the end drops its handle. LOOK_UP lets them find the state in
@@ -18,7 +18,7 @@
  * moment, and any waiter may have waited long enough to be handed the state.
  *
  * Not in here: memory orders (all see the steps in one order; ownership.h argues the rest), the
- * insides of ck (its set changes in one step, its grace period is what it promises), futexes that
+ * insides of ck and grace.c (a set changes in one step, a grace period is what it promises), futexes that
  * wake for no reason, more states than one, and the queue of those that one thread has to close.
  *
  * Each WEAK_... leaves something out or does it in the wrong order, and has to be rejected.
@@ -179,20 +179,19 @@ inline ownership_refusal()
 
 inline ownership_enter()
 {
+    load();
     atomic {
-#ifdef WEAK_ENTER_WITHOUT_SWAP
-        load();
-    }
-    atomic {
-        swapped = (seen == 0);
+        swapped = false;
         if
-        :: swapped -> store(NUMBER(self))
+        :: seen == 0 ->
+#ifdef WEAK_ENTER_WITHOUT_SWAP
+            store(NUMBER(self));
+            swapped = true
+#else
+            compare_exchange(NUMBER(self))
+#endif
         :: else
         fi;
-#else
-        seen = 0;
-        compare_exchange(NUMBER(self));
-#endif
         if
         :: swapped -> entry = ENTRY_ENTERED
         :: else -> ownership_refusal()
@@ -508,17 +507,25 @@ inline registry_remove()
     fi
 }
 
+/* What it meets may be closed, and is then not found. */
 inline registry_find()
 {
     reading = reading | BIT(self);
     if
-    :: findable -> record_retain_if_referenced()
+    :: atomic { findable -> ownership_is_closed() }
+#ifdef WEAK_FIND_CLOSED
+        ok = false;
+#endif
+        if
+        :: !ok -> record_retain_if_referenced()
+        :: else -> ok = false
+        fi
     :: !findable -> ok = false
     fi;
     atomic { reading = reading & ~BIT(self); grace = grace & ~BIT(self) }
 }
 
-/* ---- state.c ---- */
+/* ---- state.c, closing.c, stay.c ---- */
 
 inline state_disown()
 {
@@ -560,7 +567,7 @@ inline interpreter_close()
     record_release()
 }
 
-inline close_now()
+inline closing_begin()
 {
     closing = false;
     registry_remove();
@@ -575,7 +582,7 @@ inline state_close()
     entry = 0
 }
 
-inline state_discard()
+inline stay_end_failed_setup()
 {
     ownership_give_up();
     closing = true
@@ -583,7 +590,7 @@ inline state_discard()
 
 /* ---- what threads do ---- */
 
-inline make_state()
+inline setup_make()
 {
     making = false;
     if
@@ -592,7 +599,7 @@ inline make_state()
     fi;
     if
     :: ok -> ok = false; ownership_leave()
-    :: else -> state_discard()
+    :: else -> stay_end_failed_setup()
     fi
 }
 
@@ -619,26 +626,17 @@ inline call()
     fi
 }
 
-/* As in mtstates.c. What is found was open when the look-up began. */
+/* What is found was open when the look-up began. */
 inline module_state()
 {
     was_open = !(word & (OWNERSHIP_CLOSED | OWNERSHIP_ABANDONED));
     registry_find();
-    if
-    :: ok ->
-        atomic {
-#ifndef WEAK_FIND_CLOSED
-            ownership_is_closed();
-#else
-            ok = false; /* taken for open */
-#endif
-            assert(ok || was_open);
-            held = true;
-            ok = false;
-            was_open = false
-        }
-    :: else -> was_open = false
-    fi
+    atomic {
+        assert(!ok || was_open);
+        held = ok;
+        ok = false;
+        was_open = false
+    }
 }
 
 /* As in singleton.c. */
@@ -650,27 +648,8 @@ inline find_and_own()
     :: ok ->
         state_own();
         if
-        :: ok ->
-            atomic {
-#ifndef WEAK_OWN_CLOSED
-                ownership_is_closed();
-#else
-                ok = false; /* taken for open */
-#endif
-                held = !ok;
-                owns = !ok;
-                assert(ok || was_open);
-                was_open = false
-            }
-            if
-            :: !held -> state_disown()
-            :: else
-            fi
-        :: else -> was_open = false
-        fi;
-        if
-        :: !held -> ok = false; registry_remove(); record_release()
-        :: else
+        :: ok -> atomic { held = true; owns = true; ok = false; assert(was_open); was_open = false }
+        :: else -> was_open = false; record_release()
         fi
     :: else -> was_open = false
     fi
@@ -685,8 +664,8 @@ proctype thread(byte self; bool held, owns, making)
     bool ok, closing, hand_over, timed, in_time, was_open;
 
     do
-    :: making -> make_state()
-    :: closing -> close_now()
+    :: making -> setup_make()
+    :: closing -> closing_begin()
     :: ready -> call()
     :: ready -> state_close()
     :: ready && owns -> owns = false; state_disown()
