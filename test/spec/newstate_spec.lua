@@ -248,26 +248,6 @@ describe("newstate", function()
         assert.equal("string", type(parent:call()))
     end)
 
-    it("inherits plain C functions of package.preload, and nothing else", function()
-        package.preload["inherited.c"] = math.abs
-        package.preload["inherited.lua"] = function() end
-        package.preload["inherited.closure"] = coroutine.wrap(function() end)
-        local function which(options)
-            return mtstates.newstate(options, function()
-                return function()
-                    local p = package.preload
-                    return p["inherited.c"] ~= nil, p["inherited.lua"] ~= nil,
-                        p["inherited.closure"] ~= nil
-                end
-            end):call()
-        end
-        assert.same({ true, false, false }, { which({}) })
-        assert.same({ false, false, false }, { which({ inherit = false }) })
-        for _, name in ipairs({ "c", "lua", "closure" }) do
-            package.preload["inherited." .. name] = nil
-        end
-    end)
-
     it("raises invoking_state when setup raises an error, and leaves nothing behind", function()
         assert.matches("^" .. mtstates.error.invoking_state .. ".*boom",
             support.error_of(mtstates.newstate, "failed", function()
