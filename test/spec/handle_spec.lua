@@ -27,37 +27,100 @@ describe("a handle", function()
         assert.equal("mtstates.state", getmetatable(mtstates.newstate(echo)))
     end)
 
-    it("gives up its ownership by <close>, and the state goes with its last owner", function()
+    it("that alone owns is closed by <close>, with its state", function()
         local state, id
         do
             local h <close> = mtstates.newstate("scoped", echo)
             state, id = h, h:id()
+            assert.equal(state, mtstates.state(id))
         end
         closed(state.call, state)
         closed(state.id, state)
-        assert.matches('name="scoped"', tostring(state))
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, id))
+        assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "scoped"))
     end)
 
-    it("that gave up its ownership is a handle like others while the state lives", function()
-        local first = mtstates.singleton("shared scope", echo)
-        local second = mtstates.singleton("shared scope", echo)
+    it("that owns with others only owns no more after <close>", function()
+        local first = mtstates.singleton("scoped", echo)
+        local second = mtstates.singleton("scoped", echo)
+        do
+            local _ <close> = first
+            assert.is_true(first:isowner())
+        end
+        assert.is_false(first:isowner())
+        assert.equal("usable", first:call("usable"))
+        assert.is_true(second:isowner())
+        assert.is_true(first == second)
+        assert.equal("scoped", first:name())
+        do
+            local _ <close> = first -- which has nothing to give up any more
+        end
+        assert.equal("usable", second:call("usable"))
         do
             local _ <close> = second
         end
-        assert.is_false(second:isowner())
-        assert.equal("alive", second:call("alive"))
-        first:close()
+        closed(first.call, first)
+        closed(second.call, second)
     end)
 
-    it("that owns nothing is not touched by <close>", function()
-        local state = mtstates.newstate("untouched", echo)
-        local weak = mtstates.state("untouched")
-        for _ = 1, 2 do
-            local _ <close> = weak
+    it("that does not own is untouched by <close>", function()
+        local state = mtstates.newstate("scoped", echo)
+        for _ = 1, 3 do
+            local weak
+            do
+                local h <close> = mtstates.state("scoped")
+                weak = h
+            end
+            assert.equal("usable", weak:call("usable"))
+            assert.same({ true, "usable" }, { weak:tcall(0, "usable") })
+            assert.is_false(weak:isowner())
+            assert.equal(state:id(), weak:id())
+            assert.equal(tostring(state), tostring(weak))
+            local same = mtstates.state(state:id())
+            assert.equal("usable", same:call("usable"))
         end
-        assert.equal("works", weak:call("works"))
         assert.is_true(state:isowner())
+    end)
+
+    for how, leave in pairs({
+        ["an error"] = "local h = ... pcall(function() local _ <close> = h error('x') end)",
+        ["a loop's end"] = "local h = ... for _ in function() end, nil, nil, h do end",
+        ["a loop left by break"] = "local h = ... for _ in function() return 1 end, nil, nil, h do break end",
+        ["a coroutine's end"] = "local h = ... coroutine.wrap(function() local _ <close> = h end)()",
+        ["a return"] = "local h = ... local function f() local _ <close> = h return h end f()",
+    }) do
+        it("is given up by <close> through " .. how .. ", and one that does not own is not", function()
+            local state = mtstates.newstate(echo)
+            local weak = mtstates.state(state:id())
+            load(leave)(weak)
+            assert.equal("usable", weak:call("usable"))
+            load(leave)(state)
+            closed(state.call, state)
+            closed(weak.call, weak)
+        end)
+    end
+
+    it("may be given up by <close> after its state was closed", function()
+        local state = mtstates.newstate(echo)
+        local weak = mtstates.state(state:id())
+        for _, handle in ipairs({ state, weak }) do
+            local _ <close> = handle
+            state:close()
+        end
+        closed(state.call, state)
+        closed(weak.call, weak)
+    end)
+
+    it("that is the last to own a busy state leaves the closing to the thread inside", function()
+        local busy, release = support.busy_state("scoped and busy")
+        local weak = mtstates.state("scoped and busy")
+        do
+            local _ <close> = busy
+        end
+        closed(busy.call, busy)
+        closed(weak.call, weak)
+        assert.same({ true, "done" }, { release() })
+        closed(weak.call, weak)
     end)
 
     it("is the same one when a host looks up a state again, and no garbage", function()

@@ -248,41 +248,6 @@ describe("newstate", function()
         assert.equal("string", type(parent:call()))
     end)
 
-    it("inherits of package.preload what can live elsewhere, and nothing else", function()
-        local captured = "captured"
-        local mine = {
-            ["inherited.c"] = math.abs,
-            ["inherited.lua"] = function(...) return { tostring(...) } end,
-            ["inherited.plain"] = function() return 42 end,
-            ["inherited.stripped"] = load(string.dump(function() return { print } end, true)),
-            ["inherited.closure"] = coroutine.wrap(function() end),
-            ["inherited.captured"] = function() return captured end,
-        }
-        for name, loader in pairs(mine) do
-            package.preload[name] = loader
-        end
-        package.preload[1] = math.abs
-        local function which(options)
-            return mtstates.newstate(options, function()
-                return function(name)
-                    local loader = package.preload["inherited." .. name]
-                    return loader ~= nil and require("inherited." .. name) and true
-                end
-            end)
-        end
-        package.preload["inherited.c"] = math.type
-        local heir, orphan = which({}), which({ inherit = false })
-        for name, expected in pairs({ c = true, lua = true, plain = true, stripped = true,
-            closure = false, captured = false }) do
-            assert.equal(expected, heir:call(name), name)
-            assert.is_false(orphan:call(name))
-        end
-        package.preload[1] = nil
-        for name in pairs(mine) do
-            package.preload[name] = nil
-        end
-    end)
-
     it("raises invoking_state when setup raises an error, and leaves nothing behind", function()
         assert.matches("^" .. mtstates.error.invoking_state .. ".*boom",
             support.error_of(mtstates.newstate, "failed", function()
