@@ -16,6 +16,7 @@
  *   between an instruction that reads the hook mask and one that writes `trap` or `hookcount`
  *   because of it, or in the middle of lua_sethook that a C module calls.
  *   A request that its thread never met strikes at the next entering.
+ * test/model/interrupt.pml is this as a model, which spin searches exhaustively.
  *
  * Nothing is struck twice by one request: INTERRUPT_ONCE becomes INTERRUPT_NONE by the swap of the
  * one hook that raises the error. A hook that finds no request goes away.
@@ -190,6 +191,12 @@ static bool send_again(struct tick *t)
     return interrupt_is_pending(&s->interrupt) && send_signal(s);
 }
 
+void interrupt_meet(struct interrupt *i)
+{
+    interrupt_settle(i);
+    ticker_add(&i->tick, send_again); /* the sender saw nobody inside */
+}
+
 bool interrupt_send(struct state *s, enum interrupt_request request)
 {
     struct interrupt *i = &s->interrupt;
@@ -302,7 +309,10 @@ static void check_sethook(lua_State *L)
     luaL_optinteger(L, argument + 2, 0);
 }
 
-/* Lua's own, upvalue 2; while it changes a hook no handler may, and afterwards ours is put back. */
+/*
+ * Lua's own, upvalue 2; while it changes a hook no handler may. Afterwards ours is put back: code
+ * that does nothing else would take it away each time before it strikes.
+ */
 static int debug_sethook(lua_State *L)
 {
     struct interrupt *i = to_interrupt(L, 1);

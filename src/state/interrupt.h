@@ -60,6 +60,9 @@ static inline bool interrupt_is_pending(struct interrupt *i)
 /* The thread inside: puts the hook where it has to be now. */
 void interrupt_settle(struct interrupt *i);
 
+/* The thread that has just entered, and met a request. */
+void interrupt_meet(struct interrupt *i);
+
 /* The thread inside: the coroutine that runs; NULL: none that can be interrupted. */
 static inline lua_State *interrupt_running(struct interrupt *i)
 {

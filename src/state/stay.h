@@ -45,7 +45,7 @@ static inline void stay_begun(struct stay *s, struct state *state, struct thread
     s->nested = false;
     stay_link(s, state, self);
     if (__builtin_expect(interrupt_is_pending(&state->interrupt), 0))
-        interrupt_settle(&state->interrupt);
+        interrupt_meet(&state->interrupt);
     PROBE_STATE(call_enter, state);
 }
 

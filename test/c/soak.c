@@ -21,9 +21,9 @@
  * The bytes are exact. The linker's --wrap sends the module's memory here (see CMakeLists.txt); the
  * threads' own Lua states use the library's. Two things the module keeps for good, and the start
  * is where they have their full size: the tables of the registry, which grow with the most states
- * that ever lived (hence warm_up's crowd, four times what soak.lua makes), and what was removed from
- * the registry last, which later removals free (hence least_bytes, the least after any of a number
- * of removals).
+ * that ever lived (hence warm_up's crowd, four times what soak.lua makes), and what was removed
+ * from the registry last, which later removals free (hence least_bytes, the least after any of a
+ * number of removals).
  */
 #include "open_lua.h"
 #include "state/error.h"

@@ -1,20 +1,22 @@
 #!/bin/sh
-# The ownership protocol by spin: test/model/ownership.pml holds in every order of its threads' steps, each
-# line of it takes part in that, and every weakened copy is rejected: run.sh SPIN
+# The protocols by spin: ownership.pml and interrupt.pml hold in every order of their threads' steps,
+# each line of them takes part in that, and every weakened copy is rejected: run.sh SPIN
 set -eu
 spin=$1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-cp test/model/ownership.pml "$folder"
+cp test/model/*.pml "$folder"
 cd "$folder"
 failed=0
+
+model=ownership
 
 # search LABEL "DEFINITION..." [DEFINITION]: goes through all orders of steps, or up to an error.
 # `found`: that error; "nothing"; or empty when the search was not complete.
 search() {
     # -o3: merging statements would glue the step that follows an atomic one to it.
     # shellcheck disable=SC2086 # a list
-    "$spin" -a -o3 $2 ${3:-} ownership.pml >log || {
+    "$spin" -a -o3 $2 ${3:-} "$model.pml" >log || {
         cat log
         exit 1
     }
@@ -56,6 +58,12 @@ never_reached() {
         END { for (s in missed) if (!(s in reached)) print "never reached: line " s }'
 }
 
+check_reached() {
+    never=$(never_reached)
+    [ -z "$never" ] || fail "$never"
+    rm statements
+}
+
 holds() {
     search protocol "$1"
     case $found in
@@ -76,8 +84,7 @@ rejected() {
 holds "-DTHREADS=2 -DWAIT -DLOOK_UP"
 holds "-DTHREADS=3 -DWAIT"
 holds "-DTHREADS=3 -DLOOK_UP"
-never=$(never_reached)
-[ -z "$never" ] || fail "$never"
+check_reached
 
 for weakening in ENTER_WITHOUT_SWAP LEAVE_STORES NO_CLOSE_AFTER_LEAVE ABANDON_ONLY_FLAGS \
     CLOSED_TOO_EARLY SLEEP_WITHOUT_FLAG SLEEP_WITHOUT_COMPARE RESET_AFTER_UNLOCK \
@@ -89,5 +96,12 @@ rejected CLOSE_WAKES_NOBODY "-DTHREADS=3 -DWAIT"
 rejected GIVE_UP_WAKES_NOBODY "-DTHREADS=2 -DWAIT -DLOOK_UP"
 for weakening in RETAIN_FROM_ZERO OWN_FROM_ZERO NO_GRACE_PERIOD FIND_CLOSED; do
     rejected $weakening "-DTHREADS=2 -DLOOK_UP"
+done
+
+model=interrupt
+holds ""
+check_reached
+for weakening in LOOK_BEFORE_ENTER SEND_LOOKS_FIRST TICKER_SENDS_NOT MEET_TICKS_NOT; do
+    rejected $weakening ""
 done
 exit $failed
