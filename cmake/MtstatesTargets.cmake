@@ -19,6 +19,12 @@ set(MTSTATES_TEST_ENVIRONMENT
     "UBSAN_OPTIONS=print_stacktrace=1"
     "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/test/tsan.supp:allocator_may_return_null=1:atexit_sleep_ms=100")
 
+# The thread sanitizer delivers a signal only at the next call of libc that it watches: loops that are
+# to be interrupted make one when this is set.
+if(MTSTATES_SANITIZE MATCHES thread)
+  list(APPEND MTSTATES_TEST_ENVIRONMENT MTSTATES_TEST_TSAN=1)
+endif()
+
 # Some tests run for as long as MTSTATES_TEST_SECONDS says.
 set(MTSTATES_TEST_TIMEOUT 300)
 if("$ENV{MTSTATES_TEST_SECONDS}" MATCHES "^[0-9]+")

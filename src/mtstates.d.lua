@@ -92,8 +92,9 @@ function State:tcall(timeout, ...) end
 
 ---Raises `interrupted` inside the state, within 50 ms of Lua code that runs there, or else at the next call.
 ---Does not wait for it. Any thread; also from inside.
----None is lost, whatever the code does with pcall, xpcall, coroutines, `<close>` and debug hooks; but finalizers
----and what runs inside of a debug hook are out of reach. A C function is interrupted when it returns.
+---None is lost, whatever the code does with pcall, xpcall, coroutines, `<close>` and debug hooks; but
+---finalizers and what runs inside of a debug hook are out of reach. A C function is interrupted when it
+---returns.
 ---@param flag? boolean nil: once; true: at every operation from now on; false: no more
 ---Raises object_closed, or an argument error.
 function State:interrupt(flag) end

@@ -102,7 +102,8 @@ static void work_with_threads(lua_State *L)
 {
     pthread_t thread;
     run(L, "mt = require('mtstates')\n"
-           "looping = mt.newstate('own, looping', 'return function() while true do end end')\n"
+           "looping = mt.newstate('own, looping', 'return function() while true do os.time() end "
+           "end')\n"
            "waited = mt.newstate('own, waited for', [[\n"
            "  local inside\n"
            "  return function(wait)\n"

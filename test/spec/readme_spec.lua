@@ -18,6 +18,9 @@ describe("the README", function()
         it("has Lua code that runs (block " .. number .. ")", function()
             local script = os.tmpname()
             local file = assert(io.open(script, "w"))
+            if os.getenv("MTSTATES_TEST_TSAN") then -- see CMakeLists.txt
+                block = block:gsub("while true do end", "while true do os.time() end")
+            end
             file:write(block)
             file:close()
             local ok = os.execute("lua5.4 " .. script .. " >/dev/null")
