@@ -1,6 +1,6 @@
 #include "records.h"
 
-#include "registry.h"
+#include "sync/registry.h"
 
 #include <stdlib.h>
 
@@ -14,6 +14,14 @@ static void record_free(struct record *r)
     free(r);
 }
 
+static bool record_is_closed(struct record *r)
+{
+    (void)r;
+    return false;
+}
+
+static const struct record_kind kind = {record_free, record_is_closed};
+
 int records_make(size_t count)
 {
     records = registry_init() ? malloc(count * sizeof *records) : NULL;
@@ -24,7 +32,7 @@ int records_make(size_t count)
     for (size_t i = 0; i < count; i++) {
         if ((records[i] = malloc(sizeof **records)) == NULL)
             return 0;
-        record_init(records[i], NULL, 0, record_free);
+        record_init(records[i], NULL, 0, &kind);
         if (!registry_add(records[i]))
             return 0;
     }

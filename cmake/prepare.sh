@@ -1,6 +1,18 @@
 # To be sourced by the scripts that do everything from a fresh Debian 12 on. POSIX shell.
 
-# need PACKAGE... installs those that are missing, and says so; as root or with sudo.
+# as_root COMMAND... runs that as root or with sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "Run this as root, or install sudo." >&2
+        exit 1
+    fi
+}
+
+# need PACKAGE... installs those that are missing, and says so.
 need() {
     missing=
     for package in "$@"; do
@@ -10,17 +22,9 @@ need() {
     done
     [ -n "$missing" ] || return 0
     echo "Installing:$missing"
-    as_root=
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || {
-            echo "Run this as root, or install sudo." >&2
-            exit 1
-        }
-        as_root=sudo
-    fi
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    as_root apt-get -qq update
     # shellcheck disable=SC2086 # a list
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
         install $missing >/dev/null
 }
 

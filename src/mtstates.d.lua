@@ -24,7 +24,8 @@ local mtstates = {}
 ---@class mtstates.options
 ---@field name? string any bytes, at most 65535; several states may bear one name
 ---@field libs? boolean true (default): all standard libraries; false: base and package, others by require
----@field inherit? boolean true (default): package.path, package.cpath, and C functions of package.preload
+---@field inherit? boolean true (default): package.path, package.cpath, and of package.preload the C functions
+--- and the Lua functions without upvalues but _ENV
 
 ---Makes a state and runs `setup(...)` in it, in this thread; returns when setup has.
 ---Takes `newstate([name|options,] [libs,] setup [, ...])`.
@@ -38,7 +39,8 @@ local mtstates = {}
 ---Raises invoking_state, state_result, out_of_memory, or an argument error.
 function mtstates.newstate(name, libs, setup, ...) end
 
----A handle that does not own. Takes no lock; the cost does not depend on how many states live.
+---A handle that does not own; the same one again while this Lua state has it. Takes no lock; the cost does
+---not depend on how many states live, nor on how they are named.
 ---@param key integer|string id (a float with an integer value will do) or name
 ---@return mtstates.State handle
 ---Raises unknown_object, ambiguous_name, out_of_memory, or an argument error.
@@ -62,7 +64,7 @@ function mtstates.id() end
 function mtstates.type(value) end
 
 ---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state; tostring shows name and
----id; `local h <close>` gives the handle up at the end of the block.
+---id; `local h <close>` gives up, at the end of the block, what the handle owns.
 ---Every method but close raises object_closed when the state is closed.
 ---@class mtstates.State
 ---@overload fun(...): ...
@@ -88,10 +90,12 @@ function State:call(...) end
 ---@return any ... plain values
 function State:tcall(timeout, ...) end
 
----Raises `interrupted` inside the state: in the code that runs, or else at the next call. Any thread.
----A C function is interrupted when it returns; finalizers are not.
----Lua can miss one, very rarely; the next makes up for it.
+---Raises `interrupted` inside the state, within 50 ms of Lua code that runs there, or else at the next call.
+---Does not wait for it. Any thread; also from inside.
+---None is lost, whatever the code does with pcall, xpcall, coroutines, `<close>` and debug hooks; but finalizers
+---and what runs inside of a debug hook are out of reach. A C function is interrupted when it returns.
 ---@param flag? boolean nil: once; true: at every operation from now on; false: no more
+---Raises object_closed, or an argument error.
 function State:interrupt(flag) end
 
 ---Closes the state; its finalizers run in this thread. A closed state: does nothing.

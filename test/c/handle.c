@@ -1,5 +1,5 @@
 /* Handles, and userdata of other libraries that get the memory of collected ones. */
-#include "handle.h"
+#include "module/handle.h"
 
 #include "open_lua.h"
 
@@ -57,13 +57,13 @@ static int open_alien(lua_State *L)
 static void userdata_in_the_memory_of_a_handle_is_no_handle(void)
 {
     struct arena arena; /* gives the same memory again at once */
-    CHECK(arena_init(&arena));
+    arena_init(&arena);
     lua_State *L = lua_newstate(arena_resize, &arena);
     CHECK(L != NULL);
     open_libraries(L, "alien", open_alien);
     check_lua(L, luaL_dostring(L, script));
     lua_close(L);
-    arena_destroy(&arena);
+    arena_clear(&arena);
 }
 
 int main(void)

@@ -1,10 +1,11 @@
 /*
  * The ownership word: each transition alone, then all at random from many threads.
  */
-#include "ownership.h"
+#include "sync/ownership.h"
 #include "check.h"
-#include "park.h"
-#include "thread.h"
+#include "sync/clock.h"
+#include "sync/park.h"
+#include "sync/thread.h"
 
 #include <pthread.h>
 #include <sched.h>

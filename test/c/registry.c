@@ -6,7 +6,7 @@
  * The linker's --wrap shows which hash sets the registry makes, and clears the memory of their
  * maps, since ck counts tombstones from whatever it finds there.
  */
-#include "registry.h"
+#include "sync/registry.h"
 #include "check.h"
 
 #include <ck_hs.h>
@@ -21,6 +21,7 @@ static const uint64_t WHOLE = 0x600dc0de600dc0deu, GONE = 0xdeadbeefdeadbeefu;
 struct item {
     struct record record;
     uint64_t mark;
+    _Atomic bool closed;
     char name[16];
 };
 
@@ -39,14 +40,22 @@ static void destroy(struct record *r)
     free(item);
 }
 
+static bool is_closed(struct record *r)
+{
+    return ((struct item *)r)->closed;
+}
+
+static const struct record_kind kind = {destroy, is_closed};
+
 static struct item *add(uint64_t *random)
 {
     struct item *item = malloc(sizeof *item);
     CHECK(item != NULL);
     item->mark = WHOLE;
+    item->closed = false;
     snprintf(item->name, sizeof item->name, "name %d", (int)random_below(random, NAMES));
     bool named = random_below(random, 4) != 0;
-    record_init(&item->record, named ? item->name : NULL, named ? strlen(item->name) : 0, destroy);
+    record_init(&item->record, named ? item->name : NULL, named ? strlen(item->name) : 0, &kind);
     atomic_fetch_add(&created, 1);
     CHECK(registry_add(&item->record));
     return item;
@@ -114,14 +123,19 @@ static void names_tell_one_from_many(void)
     struct record *found;
     CHECK(a != NULL && b != NULL);
     a->mark = b->mark = WHOLE;
-    record_init(&a->record, "shared", 6, destroy);
-    record_init(&b->record, "shared", 6, destroy);
+    a->closed = b->closed = false;
+    record_init(&a->record, "shared", 6, &kind);
+    record_init(&b->record, "shared", 6, &kind);
     CHECK(registry_find_name("shared", 6, &found) == REGISTRY_UNKNOWN);
     CHECK(registry_add(&a->record));
     CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &a->record);
     record_release(found);
     CHECK(registry_add(&b->record));
     CHECK(registry_find_name("shared", 6, &found) == REGISTRY_AMBIGUOUS);
+    a->closed = true;
+    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &b->record);
+    record_release(found);
+    CHECK(registry_find_id(a->record.id, &found) == REGISTRY_UNKNOWN);
     registry_remove(&a->record);
     CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &b->record);
     record_release(found);

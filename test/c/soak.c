@@ -19,15 +19,15 @@
  * The seed decides what each thread does; which thread is first, the system decides.
  *
  * The bytes are exact. The linker's --wrap sends the module's memory here (see CMakeLists.txt); the
- * threads' own Lua states use the library's. Three things the module keeps for good, and the start
- * is where they have their full size: an epoch record for each thread that lives at the same time
- * (hence warm_up's threads), the tables of the registry, which grow with the most states that ever
- * lived (hence its crowd, four times what soak.lua makes), and what was removed from the registry
- * last, which later removals free (hence least_bytes, the least after any of a number of removals).
+ * threads' own Lua states use the library's. Two things the module keeps for good, and the start
+ * is where they have their full size: the tables of the registry, which grow with the most states
+ * that ever lived (hence warm_up's crowd, four times what soak.lua makes), and what was removed
+ * from the registry last, which later removals free (hence least_bytes, the least after any of a
+ * number of removals).
  */
-#include "error.h"
 #include "open_lua.h"
-#include "registry.h"
+#include "state/error.h"
+#include "sync/registry.h"
 
 #include <dirent.h>
 #include <getopt.h>
@@ -57,13 +57,11 @@ static _Atomic int64_t bytes;
 
 void *__real_malloc(size_t size);
 void *__real_realloc(void *block, size_t size);
-int __real_posix_memalign(void **block, size_t alignment, size_t size);
 void __real_free(void *block);
 void *__real_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
 int __real_munmap(void *address, size_t size);
 void *__wrap_malloc(size_t size);
 void *__wrap_realloc(void *block, size_t size);
-int __wrap_posix_memalign(void **block, size_t alignment, size_t size);
 void __wrap_free(void *block);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
 int __wrap_munmap(void *address, size_t size);
@@ -106,14 +104,6 @@ void *__wrap_realloc(void *block, size_t size)
 }
 
 /* The module keeps such blocks for good, so they need no header. */
-int __wrap_posix_memalign(void **block, size_t alignment, size_t size)
-{
-    int failure = __real_posix_memalign(block, alignment, size);
-    if (!failure)
-        count_bytes((int64_t)size);
-    return failure;
-}
-
 void __wrap_free(void *block)
 {
     if (block == NULL)
@@ -181,6 +171,7 @@ struct life {
 };
 
 /* A bit per id; they are given in sequence, and these are enough for days. */
+static int64_t first_id;
 static _Atomic uint64_t ids[(uint64_t)1 << 24];
 #define IDS (64 * sizeof ids / sizeof *ids)
 
@@ -200,7 +191,7 @@ static int life_end(lua_State *L)
 /* born(id): tells of a new state, from inside. Gives its life, to be kept to its end. */
 static int soak_born(lua_State *L)
 {
-    uint64_t index = (uint64_t)(luaL_checkinteger(L, 1) - RECORD_ID_FIRST);
+    uint64_t index = (uint64_t)(luaL_checkinteger(L, 1) - first_id);
     CHECK(index < IDS);
     uint64_t bit = (uint64_t)1 << index % 64;
     CHECK((atomic_fetch_or(&ids[index / 64], bit) & bit) == 0);
@@ -387,26 +378,12 @@ static void run(lua_State *L, const char *code, lua_Integer argument)
 
 /* ---- what is there at the start and at the end ---- */
 
-static pthread_barrier_t all;
-
-static void *look_up_once(void *unused)
-{
-    struct record *found;
-    CHECK(registry_find_id(0, &found) == REGISTRY_UNKNOWN);
-    pthread_barrier_wait(&all);
-    return unused;
-}
-
 static void warm_up(lua_State *L)
 {
+    struct record first;
     CHECK(registry_init());
-    CHECK(pthread_barrier_init(&all, NULL, (unsigned)threads + 1) == 0);
-    for (int i = 0; i < threads; i++)
-        CHECK(pthread_create(&workers[i].thread, NULL, look_up_once, NULL) == 0);
-    look_up_once(NULL);
-    for (int i = 0; i < threads; i++)
-        pthread_join(workers[i].thread, NULL);
-    pthread_barrier_destroy(&all);
+    record_init(&first, NULL, 0, NULL);
+    first_id = first.id;
     run(L,
         "mt = require('mtstates')\n"
         "local crowd = {}\n"
@@ -446,8 +423,7 @@ static void check_nobody_is_found(void)
         uint64_t bits = atomic_load(&ids[i]);
         for (int k = 0; k < 64; k++)
             if (bits >> k & 1)
-                CHECK(registry_find_id(RECORD_ID_FIRST + (int64_t)i * 64 + k, &found) ==
-                      REGISTRY_UNKNOWN);
+                CHECK(registry_find_id(first_id + (int64_t)i * 64 + k, &found) == REGISTRY_UNKNOWN);
     }
     for (int i = 1; i <= NAMES + SINGLETONS; i++) {
         snprintf(name, sizeof name, i <= NAMES ? "name %d" : "singleton %d",

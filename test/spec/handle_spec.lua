@@ -123,6 +123,27 @@ describe("a handle", function()
         closed(weak.call, weak)
     end)
 
+    it("is the same one when a host looks up a state again, and no garbage", function()
+        local state = mtstates.newstate("known", echo)
+        local id = state:id()
+        local known = mtstates.state(id)
+        assert.is_false(rawequal(state, known)) -- which owns
+        assert.is_false(known:isowner())
+        assert.is_true(rawequal(known, mtstates.state(id)))
+        assert.is_true(rawequal(known, mtstates.state("known")))
+        assert.is_true(rawequal(known, mtstates.state(id + 0.0)))
+        collectgarbage()
+        collectgarbage("stop")
+        local before = collectgarbage("count")
+        for _ = 1, 1000 do
+            mtstates.state(id)
+            mtstates.state("known")
+        end
+        local after = collectgarbage("count")
+        collectgarbage("restart")
+        assert.equal(before, after)
+    end)
+
     it("may be given up while a call through it runs, and the error still names the state", function()
         local outer = mtstates.newstate("gives up", function()
             local mt = require("mtstates")
@@ -380,66 +401,6 @@ describe("the last owning handle", function()
         end)
         assert.equal("still here", holder:call("still here"))
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "child"))
-    end)
-
-    for _, how in ipairs({ "running", "stopped" }) do
-        it("may be finalized by hand while its own call runs, the collector " .. how, function()
-            local holder = mtstates.newstate("holder, collector " .. how, function(collector)
-                local mt = require("mtstates")
-                local child
-                if collector == "stopped" then
-                    collectgarbage("stop") -- as in a finalizer
-                end
-                return function(what)
-                    if what == "finalize" then
-                        debug.getmetatable(child).__gc(child)
-                        return
-                    end
-                    child = mt.newstate("hand child", function(id)
-                        local holder = require("mtstates").state(id)
-                        return function()
-                            holder:call("finalize")
-                            error("after it")
-                        end
-                    end, mt.id())
-                    return child:call()
-                end
-            end, how)
-            local message = support.error_of(holder.call, holder)
-            assert.matches('name="hand child"', message)
-            assert.matches("after it", message)
-            assert.matches("^" .. mtstates.error.unknown_object,
-                support.error_of(mtstates.state, "hand child"))
-        end)
-    end
-
-    it("may be finalized by hand while the collector finalizes it", function()
-        local holder = mtstates.newstate("holder", function()
-            local mt = require("mtstates")
-            local gc, saved
-            return function(what)
-                if what == "again" then
-                    gc(saved)
-                    return
-                end
-                local child = mt.newstate(function(holder_id)
-                    local holder = require("mtstates").state(holder_id)
-                    keep = setmetatable({}, { __gc = function() holder:call("again") end }) -- luacheck: ignore
-                    return function() end
-                end, mt.id())
-                gc = debug.getmetatable(child).__gc
-                setmetatable({ child }, { __gc = function(t) saved = t[1] end })
-                child = nil -- luacheck: ignore
-                for _ = 1, 3 do
-                    collectgarbage()
-                end
-                return tostring(saved), pcall(saved.id, saved)
-            end
-        end)
-        local text, ok, message = holder:call()
-        assert.equal("mtstates.state: (given up)", text)
-        assert.is_false(ok)
-        assert.matches("^" .. mtstates.error.object_closed .. ": this handle was given up", message)
     end)
 
     it("gives up all it has when a debug hook's own work has it collected", function()

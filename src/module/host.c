@@ -1,0 +1,136 @@
+#include "host.h"
+
+#include "state/closing.h"
+#include "state/lua_inside.h"
+
+#include <lauxlib.h>
+#include <limits.h>
+
+/* The host's user values: two weak tables. */
+enum { HOST_STRAYS = 1, HOST_KNOWN, HOST_USER_VALUES = HOST_KNOWN };
+
+enum { KNOWN_PLACES = 64 };
+
+/*
+ * The collector is told of new states whenever WEIGHT_STEP has come together, times WEIGHT_FACTOR:
+ * one with Lua's default pause starts when its debt has grown to the size of its heap, so hosts
+ * with a heap much larger than their states would keep too many dropped ones.
+ *
+ * In generational mode that makes collections of young objects only, and a handle that has lived
+ * through two is old. So what is held counts, too: when it has doubled since the last whole
+ * collection, and is at least WEIGHT_LEAST and half of the host's heap, there is another one.
+ * Kilobytes.
+ */
+enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4, WEIGHT_LEAST = 16 * 1024 };
+
+/* (host) The upvalue is what finalizes a handle. */
+static int finalize_strays(lua_State *L)
+{
+    struct host *h = lua_touserdata(L, 1);
+    void (*finalize)(struct handle *) =
+        *(void (**)(struct handle *))lua_touserdata(L, lua_upvalueindex(1));
+    lua_getiuservalue(L, 1, HOST_STRAYS);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
+        finalize(lua_touserdata(L, -2));
+    h->closed = true;
+    closing_continue(thread_self());
+    return 0;
+}
+
+/* [-0, +1, m] */
+static void push_weak_table(lua_State *L, const char *mode, int places)
+{
+    lua_createtable(L, places, 0);
+    lua_createtable(L, 0, 1); /* its metatable */
+    lua_pushstring(L, mode);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    for (int i = 1; i <= places; i++) { /* so that setting one needs no memory */
+        lua_pushboolean(L, 0);
+        lua_rawseti(L, -2, i);
+    }
+}
+
+struct host *host_push(lua_State *L, void (*finalize)(struct handle *))
+{
+    static const char key = 0; /* of the registry: the address */
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
+        return lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    /* In a finalizer of a Lua state that is closing, the host's own would not be called any more.
+     */
+    if (lua_inside_finalizes(L))
+        luaL_error(L, "a finalizer cannot be the first to load mtstates; load it beforehand");
+    struct host *h = lua_newuserdatauv(L, sizeof *h, HOST_USER_VALUES);
+    *h = (struct host){.collect_at = WEIGHT_LEAST};
+    push_weak_table(L, "k", 0);
+    lua_setiuservalue(L, -2, HOST_STRAYS);
+    push_weak_table(L, "v", KNOWN_PLACES);
+    lua_setiuservalue(L, -2, HOST_KNOWN);
+    lua_createtable(L, 0, 1); /* its metatable */
+    *(void (**)(struct handle *))lua_newuserdatauv(L, sizeof finalize, 0) = finalize;
+    lua_pushcclosure(L, finalize_strays, 1);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+    return h;
+}
+
+void host_note_stray(lua_State *L, int host)
+{
+    if (lua_gc(L, LUA_GCISRUNNING) == 1)
+        return; /* neither in a finalizer, nor stopped by the user */
+    lua_getiuservalue(L, host, HOST_STRAYS);
+    lua_pushvalue(L, -2); /* the handle */
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+static lua_Integer place_of(int64_t id)
+{
+    return (lua_Integer)((uint64_t)id % KNOWN_PLACES) + 1;
+}
+
+void host_push_known(lua_State *L, int host, int64_t id)
+{
+    lua_getiuservalue(L, host, HOST_KNOWN);
+    lua_rawgeti(L, -1, place_of(id));
+    lua_replace(L, -2);
+}
+
+void host_set_known(lua_State *L, int host, int64_t id)
+{
+    lua_getiuservalue(L, host, HOST_KNOWN);
+    lua_pushvalue(L, -2); /* the handle */
+    lua_rawseti(L, -2, place_of(id));
+    lua_pop(L, 1);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+void host_add_weight(lua_State *L, struct host *h, int kilobytes)
+{
+    h->untold += kilobytes;
+    h->held += kilobytes;
+    if (lua_gc(L, LUA_GCISRUNNING) != 1)
+        return;
+    if (h->held >= h->collect_at) {
+        int64_t half_heap = lua_gc(L, LUA_GCCOUNT) / 2;
+        if (h->held < half_heap) {
+            h->collect_at = half_heap;
+            return;
+        }
+        lua_gc(L, LUA_GCCOLLECT);
+        h->untold = 0;
+        h->collect_at = larger(larger(2 * h->held, half_heap), WEIGHT_LEAST);
+    } else if (h->untold >= WEIGHT_STEP) {
+        int64_t told = h->untold * WEIGHT_FACTOR;
+        h->untold = 0;
+        lua_gc(L, LUA_GCSTEP, told < INT_MAX ? (int)told : INT_MAX);
+    }
+}

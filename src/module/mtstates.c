@@ -1,0 +1,338 @@
+/*
+ * The module as Lua sees it: require("mtstates"). mtstates.d.lua documents each function for users
+ * and their editors; here is how arguments become what the rest of the module takes.
+ */
+#include "mtstates.h"
+
+#include "handle.h"
+#include "state/error.h"
+#include "state/fork.h"
+#include "state/interpreter.h"
+#include "state/lua_inside.h"
+#include "state/setup.h"
+#include "state/singleton.h"
+
+#include <lauxlib.h>
+#include <string.h>
+
+#if defined(__APPLE__)
+#include <dlfcn.h>
+#endif
+
+#if MTSTATES_PROBES
+#define INFO_PROBES "sdt"
+#else
+#define INFO_PROBES "none"
+#endif
+
+/* ---- arguments of newstate and singleton ---- */
+
+/* The name at `index`; it belongs to argument 1. */
+static void take_name(lua_State *L, int index, struct recipe *r)
+{
+    if (lua_type(L, index) != LUA_TSTRING)
+        error_argument(L, 1, r->function, "name: string expected, got %s", luaL_typename(L, index));
+    r->name = lua_tolstring(L, index, &r->name_length);
+    if (r->name_length > RECORD_NAME_MAX)
+        error_argument(L, 1, r->function, "name longer than %d bytes", RECORD_NAME_MAX);
+}
+
+static bool check_option_flag(lua_State *L, const char *option, const struct recipe *r)
+{
+    if (!lua_isboolean(L, -1))
+        error_argument(L, 1, r->function, "option '%s': boolean expected, got %s", option,
+                       luaL_typename(L, -1));
+    return lua_toboolean(L, -1);
+}
+
+/* True: the options say something about libs. The name takes the table's place on the stack. */
+static bool take_options(lua_State *L, struct recipe *r)
+{
+    bool has_libs = false;
+    for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
+        const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+        if (strcmp(key, "name") == 0)
+            take_name(L, -1, r);
+        else if (strcmp(key, "libs") == 0)
+            has_libs = true, r->libs = check_option_flag(L, key, r);
+        else if (strcmp(key, "inherit") == 0)
+            r->inherit = check_option_flag(L, key, r);
+        else
+            error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
+    }
+    lua_pushlstring(L, r->name != NULL ? r->name : "", r->name_length);
+    lua_replace(L, 1);
+    if (r->name != NULL)
+        r->name = lua_tostring(L, 1);
+    return has_libs;
+}
+
+/* Takes `[libs,] setup [, ...]` from `index` on. */
+static void take_rest(lua_State *L, int index, bool has_libs, struct recipe *r)
+{
+    if (lua_isboolean(L, index)) {
+        if (has_libs)
+            error_argument(L, index, r->function, "libs is among the options already");
+        r->libs = lua_toboolean(L, index);
+        index++;
+    } else if (lua_isnil(L, index)) {
+        index++;
+    }
+    r->setup = index;
+    r->last = lua_gettop(L) > index ? lua_gettop(L) : index;
+    setup_check(L, r);
+}
+
+static struct recipe recipe_for(const char *function)
+{
+    return (struct recipe){.function = function, .libs = true, .inherit = true};
+}
+
+static struct recipe check_newstate(lua_State *L)
+{
+    struct recipe r = recipe_for("newstate");
+    int index = 2;
+    bool has_libs = false;
+    if (lua_istable(L, 1))
+        has_libs = take_options(L, &r);
+    else if (lua_type(L, 1) == LUA_TSTRING && lua_gettop(L) > 1)
+        take_name(L, 1, &r);
+    else if (!lua_isnil(L, 1))
+        index = 1;
+    take_rest(L, index, has_libs, &r);
+    return r;
+}
+
+/* ---- module functions ---- */
+
+static void check_nesting(lua_State *L, const char *function)
+{
+    if (!thread_may_nest(thread_self()))
+        luaL_error(L, "C stack overflow: '%s' is called from too many states deep", function);
+}
+
+/* The handle on top of the stack becomes that of what was made, or failed: an error may follow. */
+static void take_made(lua_State *L, int handle, const struct setup *s)
+{
+    struct handle *h = lua_touserdata(L, handle);
+    if (s->state != NULL)
+        handle_set(h, s->state, true);
+    if (s->failure == SETUP_WELL)
+        handle_weigh(L, h, s->kilobytes);
+}
+
+static int module_newstate(lua_State *L)
+{
+    struct recipe r = check_newstate(L);
+    struct setup s;
+    check_nesting(L, r.function);
+    setup_prepare(&s, L, &r);
+    handle_new(L);
+    int handle = lua_gettop(L);
+    int results = setup_make(&s);
+    take_made(L, handle, &s);
+    return s.failure == SETUP_WELL ? 1 + results : setup_raise(&s);
+}
+
+/* What was looked for is described on top of the stack. */
+static int raise_not_found(lua_State *L, enum registry_result result)
+{
+    const char *what = lua_tostring(L, -1);
+    if (result == REGISTRY_AMBIGUOUS)
+        return error_raise(L, ERROR_AMBIGUOUS_NAME, "more than one living state has %s", what);
+    return error_raise(L, ERROR_UNKNOWN_OBJECT, "no living state has %s", what);
+}
+
+static void push_name_description(lua_State *L, const char *name, size_t length)
+{
+    lua_pushliteral(L, "the name ");
+    error_push_quoted(L, name, length);
+    lua_concat(L, 2);
+}
+
+static int64_t check_id(lua_State *L)
+{
+    int is_integer;
+    lua_Integer id = lua_tointegerx(L, 1, &is_integer);
+    if (!is_integer)
+        error_argument(L, 1, "state", "id: number has no integer representation");
+    return id;
+}
+
+static int state_by_id(lua_State *L)
+{
+    struct record *r;
+    int64_t id = check_id(L);
+    if (handle_push_known(L, id))
+        return 1;
+    handle_new(L);
+    enum registry_result result = registry_find_id(id, &r);
+    if (result == REGISTRY_FOUND) {
+        handle_make_known(L, state_of_record(r));
+        return 1;
+    }
+    lua_pushfstring(L, "the id %I", (LUAI_UACINT)id);
+    return raise_not_found(L, result);
+}
+
+/* The name tells which id to look for; when there is no handle yet, it is asked again after one is
+ * made, which may fail. */
+static int state_by_name(lua_State *L)
+{
+    struct record *r;
+    size_t length;
+    const char *name = lua_tolstring(L, 1, &length);
+    enum registry_result result = registry_find_name(name, length, &r);
+    if (result == REGISTRY_FOUND) {
+        bool known = handle_push_known(L, r->id);
+        record_release(r);
+        if (known)
+            return 1;
+        handle_new(L);
+        result = registry_find_name(name, length, &r);
+        if (result == REGISTRY_FOUND) {
+            handle_make_known(L, state_of_record(r));
+            return 1;
+        }
+    }
+    push_name_description(L, name, length);
+    return raise_not_found(L, result);
+}
+
+static int module_state(lua_State *L)
+{
+    switch (lua_type(L, 1)) {
+    case LUA_TNUMBER:
+        return state_by_id(L);
+    case LUA_TSTRING:
+        return state_by_name(L);
+    default:
+        return error_argument_type(L, 1, "state", "id or name");
+    }
+}
+
+/* What there is to raise when the singleton was neither found nor made. */
+static int raise_no_singleton(lua_State *L, enum singleton why, const struct recipe *r)
+{
+    push_name_description(L, r->name, r->name_length);
+    const char *what = lua_tostring(L, -1);
+    switch (why) {
+    case SINGLETON_AMBIGUOUS:
+        return raise_not_found(L, REGISTRY_AMBIGUOUS);
+    case SINGLETON_CIRCLE:
+        return luaL_error(L, "the singleton with %s needs itself to be made", what);
+    default:
+        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r->function);
+    }
+}
+
+static int module_singleton(lua_State *L)
+{
+    struct recipe r = recipe_for("singleton");
+    struct setup s;
+    take_name(L, 1, &r);
+    take_rest(L, 2, false, &r);
+    check_nesting(L, r.function);
+    setup_prepare(&s, L, &r);
+    struct handle *h = handle_new(L);
+    int handle = lua_gettop(L);
+
+    struct singleton_answer answer = singleton_begin(r.name, r.name_length, thread_self());
+    switch (answer.kind) {
+    case SINGLETON_FOUND:
+        handle_set(h, answer.found, true);
+        break;
+    case SINGLETON_MAKE:
+        setup_make(&s); /* raises no error */
+        singleton_end(answer.making);
+        take_made(L, handle, &s);
+        if (s.failure != SETUP_WELL)
+            return setup_raise(&s);
+        break;
+    default:
+        return raise_no_singleton(L, answer.kind, &r);
+    }
+    lua_settop(L, handle);
+    return 1;
+}
+
+static int module_id(lua_State *L)
+{
+    struct state *s = interpreter_state(L);
+    if (s != NULL)
+        lua_pushinteger(L, s->record.id);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+/* The metatable's __name, if the value is a userdata whose metatable is registered by that name. */
+static bool push_registered_name(lua_State *L)
+{
+    if (lua_type(L, 1) != LUA_TUSERDATA || luaL_getmetafield(L, 1, "__name") != LUA_TSTRING)
+        return false;
+    lua_pushvalue(L, -1);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    lua_getmetatable(L, 1);
+    bool registered = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return registered;
+}
+
+static int module_type(lua_State *L)
+{
+    if (lua_isnone(L, 1))
+        error_argument(L, 1, "type", "value expected");
+    if (!push_registered_name(L))
+        lua_pushstring(L, luaL_typename(L, 1));
+    return 1;
+}
+
+/*
+ * Keeps this library in memory for good: threads run its exit handlers, and states live on, after
+ * the Lua state that loaded it has closed. Elsewhere than on macOS the linker flag -z nodelete does
+ * it.
+ */
+static void pin_library(void)
+{
+#if defined(__APPLE__)
+    Dl_info info;
+    if (dladdr((const void *)pin_library, &info) != 0)
+        dlopen(info.dli_fname, RTLD_LAZY | RTLD_NODELETE);
+#endif
+}
+
+/* What has to be there before anything else is; raises an error if it cannot be had. */
+static void prepare(lua_State *L)
+{
+    enum lua_inside inside = lua_inside_check();
+    luaL_checkversion(L);
+    if (inside == LUA_INSIDE_OTHER)
+        luaL_error(L, "mtstates does not know this build of Lua: see src/state/lua_inside.h");
+    pin_library();
+    if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch())
+        error_raise(L, ERROR_OUT_OF_MEMORY, "no memory to load mtstates");
+}
+
+int luaopen_mtstates(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"newstate", module_newstate},   {"state", module_state},
+        {"singleton", module_singleton}, {"id", module_id},
+        {"type", module_type},           {NULL, NULL},
+    };
+    prepare(L);
+    luaL_newlibtable(L, functions);
+    handle_push_upvalues(L);
+    luaL_setfuncs(L, functions, 2);
+    error_push_names(L);
+    lua_setfield(L, -2, "error");
+    lua_pushliteral(L, MTSTATES_VERSION);
+    lua_setfield(L, -2, "_VERSION");
+    lua_pushfstring(L,
+                    "mtstates " MTSTATES_VERSION " (" LUA_RELEASE
+                    ", %s, allocator arena, probes " INFO_PROBES ")",
+                    registry_info());
+    lua_setfield(L, -2, "_INFO");
+    return 1;
+}

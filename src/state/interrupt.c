@@ -1,0 +1,337 @@
+/*
+ * Stopping Lua code of a state from any thread.
+ *
+ * Lua stops code at a debug hook, and a hook that is always set makes code several times slower. So
+ * it is set when there is a request, by the thread that runs the code, which alone may touch its
+ * Lua: when it enters, when it changes from one coroutine to another, and, for code that does
+ * neither, in a handler of a signal that the requester sends it (sync/thread_signal.h). That is how
+ * `lua` itself ends a script at ^C.
+ *
+ * No request is lost.
+ *   Who sends writes the request (I1), then reads the ownership word: is a thread inside? Who
+ *   enters swaps the word, then reads the request (I2). All four are sequentially consistent, so
+ *   either the sender sees the thread, or the thread sees the request.
+ *   A thread that is seen gets a signal, and again every TICKER_MS until the request has struck or
+ *   the thread is out. That makes up for what Lua does with a hook that comes at a bad moment:
+ *   between an instruction that reads the hook mask and one that writes `trap` or `hookcount`
+ *   because of it, or in the middle of lua_sethook that a C module calls.
+ *   A request that its thread never met strikes at the next entering.
+ * test/model/interrupt.pml is this as a model, which spin searches exhaustively.
+ *
+ * Nothing is struck twice by one request: INTERRUPT_ONCE becomes INTERRUPT_NONE by the swap of the
+ * one hook that raises the error. A hook that finds no request goes away.
+ *
+ * `request` is written by senders and, from ONCE to NONE, by the thread inside. `running`,
+ * `hooked`, `changing` and `own` are written by the thread inside and its handler; one runs at a
+ * time, so the fences between are for the compiler only. From one thread inside to the next they
+ * are ordered by the ownership word. The handler writes nothing while the thread is changing hooks
+ * itself
+ * (`changing`); the thread looks for a request once more after that.
+ *
+ * Only `running` ever has our hook, so there is one hook of the state's own to be kept and given
+ * back. New coroutines inherit hooks: one that was made in this moment has ours, and no own.
+ */
+#include "interrupt.h"
+
+#include "interpreter.h"
+#include "lua_inside.h"
+#include "stay.h"
+#include "sync/thread_signal.h"
+
+#include <lauxlib.h>
+#include <string.h>
+
+/* Of objects that only one thread, and its handler, use. */
+#define GET(object) atomic_load_explicit(&(object), memory_order_relaxed)
+#define SET(object, value) atomic_store_explicit(&(object), value, memory_order_relaxed)
+#define COMPILER_FENCE() atomic_signal_fence(memory_order_seq_cst)
+
+static void on_hook(lua_State *L, lua_Debug *ar);
+
+/* ---- hooks, by the thread inside or its handler ---- */
+
+static void hook_put(struct interrupt *i, lua_State *L)
+{
+    lua_Hook function = lua_gethook(L);
+    if (function != on_hook) {
+        i->own.function = function;
+        i->own.mask = lua_gethookmask(L);
+        i->own.count = lua_gethookcount(L);
+    }
+    SET(i->hooked, L);
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+}
+
+static void hook_take(struct interrupt *i)
+{
+    lua_State *L = GET(i->hooked);
+    SET(i->hooked, NULL);
+    if (lua_gethook(L) == on_hook)
+        lua_sethook(L, i->own.function, i->own.mask, i->own.count);
+}
+
+static void change_begin(struct interrupt *i)
+{
+    SET(i->changing, true);
+    COMPILER_FENCE();
+}
+
+static void change_end(struct interrupt *i)
+{
+    COMPILER_FENCE();
+    SET(i->changing, false);
+    COMPILER_FENCE();
+}
+
+/* Again if a signal came meanwhile, whose handler kept off. */
+void interrupt_settle(struct interrupt *i)
+{
+    do {
+        lua_State *running = GET(i->running);
+        change_begin(i);
+        if (GET(i->hooked) != NULL && GET(i->hooked) != running)
+            hook_take(i);
+        if (running != NULL && interrupt_is_pending(i))
+            hook_put(i, running);
+        change_end(i);
+    } while (GET(i->running) != NULL && interrupt_is_pending(i) &&
+             GET(i->hooked) != GET(i->running));
+}
+
+/* In the handler. The thread may be about to change from `hooked` to `running`, and then settles.
+ */
+static void settle_in_handler(struct interrupt *i)
+{
+    lua_State *running = GET(i->running), *hooked = GET(i->hooked);
+    if (running != NULL && !GET(i->changing) && (hooked == NULL || hooked == running) &&
+        interrupt_is_pending(i))
+        hook_put(i, running);
+}
+
+/* In the handler, or in the thread itself when it interrupts a state that it is inside of. */
+static void look_at_stays(struct thread *self)
+{
+    for (struct stay *s = self->stay; s != NULL; s = s->around)
+        settle_in_handler(&s->state->interrupt);
+}
+
+/* ---- striking ---- */
+
+/*
+ * The message, which is there already, so that no memory is needed. Hooks are allowed again, so
+ * that what runs before the error is caught can be interrupted as well. [-0, +0, v]
+ */
+static void strike(lua_State *L)
+{
+    *lua_inside_allowhook(L) = 1;
+    interpreter_push_interrupted(L);
+    lua_error(L);
+}
+
+/* In the state, before an operation of coroutine `L`, the running one or one that inherited it. */
+static void on_hook(lua_State *L, lua_Debug *ar)
+{
+    (void)ar;
+    struct interrupt *i = &interpreter_state(L)->interrupt;
+    int request = INTERRUPT_ONCE;
+    if (!atomic_compare_exchange_strong(&i->request, &request, INTERRUPT_NONE) &&
+        request == INTERRUPT_ALWAYS)
+        strike(L);
+    change_begin(i);
+    if (GET(i->hooked) == L)
+        hook_take(i);
+    else
+        lua_sethook(L, NULL, 0, 0);
+    change_end(i);
+    if (interrupt_is_pending(i))
+        interrupt_settle(i);
+    if (request == INTERRUPT_ONCE)
+        strike(L);
+}
+
+/* ---- requests ---- */
+
+void interrupt_init(struct interrupt *i)
+{
+    atomic_init(&i->request, INTERRUPT_NONE);
+    atomic_init(&i->running, NULL);
+    atomic_init(&i->hooked, NULL);
+    atomic_init(&i->changing, false);
+    i->tick.listed = false;
+}
+
+void interrupt_attach(struct interrupt *i, lua_State *target)
+{
+    SET(i->running, target);
+}
+
+void interrupt_detach(struct interrupt *i)
+{
+    SET(i->running, NULL);
+    COMPILER_FENCE();
+    atomic_store(&i->request, INTERRUPT_NONE);
+    interrupt_settle(i);
+}
+
+void interrupt_destroy(struct interrupt *i)
+{
+    ticker_remove(&i->tick);
+}
+
+static bool send_signal(struct state *s)
+{
+    uint64_t inside = ownership_inside(&s->ownership);
+    return inside != 0 && thread_signal_send(inside, look_at_stays);
+}
+
+/* In the ticker. False: it has struck, or nobody is inside, or that thread is gone. */
+static bool send_again(struct tick *t)
+{
+    struct state *s = (void *)((char *)t - offsetof(struct state, interrupt.tick));
+    return interrupt_is_pending(&s->interrupt) && send_signal(s);
+}
+
+void interrupt_meet(struct interrupt *i)
+{
+    interrupt_settle(i);
+    ticker_add(&i->tick, send_again); /* the sender saw nobody inside */
+}
+
+bool interrupt_send(struct state *s, enum interrupt_request request)
+{
+    struct interrupt *i = &s->interrupt;
+    int none = INTERRUPT_NONE;
+    if (ownership_is_closing(&s->ownership))
+        return false;
+    if (request == INTERRUPT_ONCE) /* does not weaken INTERRUPT_ALWAYS */
+        atomic_compare_exchange_strong(&i->request, &none, INTERRUPT_ONCE); /* I1 */
+    else
+        atomic_store(&i->request, (int)request); /* I1 */
+    if (request != INTERRUPT_NONE && send_signal(s))
+        ticker_add(&i->tick, send_again);
+    return true;
+}
+
+/* ---- functions of the states' own ---- */
+
+/* The upvalues of a message handler that xpcall puts before the user's. */
+enum {
+    HANDLER_FUNCTION = 1,
+    HANDLER_INTERRUPT,
+    HANDLER_HOOKS,
+    HANDLER_RUNS,
+    HANDLER_UPVALUES = HANDLER_RUNS
+};
+
+static struct interrupt *to_interrupt(lua_State *L, int upvalue)
+{
+    return lua_touserdata(L, lua_upvalueindex(upvalue));
+}
+
+static bool is_interrupted(lua_State *L, int index)
+{
+    interpreter_push_interrupted(L);
+    bool is = lua_rawequal(L, index, -1);
+    lua_pop(L, 1);
+    return is;
+}
+
+/*
+ * A handler runs where the error was raised, and an error in it calls it again. So a handler that
+ * does not end would take any number of interrupts: it is not called when it would be interrupted
+ * at once, nor again when it was interrupted.
+ */
+static int handle_error(lua_State *L)
+{
+    struct interrupt *i = to_interrupt(L, HANDLER_INTERRUPT);
+    *lua_inside_allowhook(L) = (unsigned char)lua_toboolean(L, lua_upvalueindex(HANDLER_HOOKS));
+    if (atomic_load(&i->request) == INTERRUPT_ALWAYS ||
+        (lua_toboolean(L, lua_upvalueindex(HANDLER_RUNS)) && is_interrupted(L, 1)))
+        return 1;
+    lua_pushboolean(L, 1);
+    lua_replace(L, lua_upvalueindex(HANDLER_RUNS));
+    lua_pushvalue(L, lua_upvalueindex(HANDLER_FUNCTION));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 1);
+    return 1;
+}
+
+static int end_xpcall(lua_State *L, int status, lua_KContext below)
+{
+    if (status != LUA_OK && status != LUA_YIELD) {
+        lua_pushboolean(L, 0);
+        lua_pushvalue(L, -2);
+        return 2;
+    }
+    return lua_gettop(L) - (int)below;
+}
+
+/*
+ * Lua's own (luaB_xpcall) but for the handler. C functions are handlers as they are: Lua code that
+ * one calls can be interrupted, and it stays where debug.traceback counts it.
+ */
+static int base_xpcall(lua_State *L)
+{
+    int arguments = lua_gettop(L) - 2;
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    if (!lua_iscfunction(L, 2)) {
+        luaL_checkstack(L, HANDLER_UPVALUES, NULL);
+        lua_pushvalue(L, 2);
+        lua_pushlightuserdata(L, to_interrupt(L, 1));
+        lua_pushboolean(L, *lua_inside_allowhook(L));
+        lua_pushboolean(L, 0);
+        lua_pushcclosure(L, handle_error, HANDLER_UPVALUES);
+        lua_replace(L, 2);
+    }
+    luaL_checkstack(L, 2, NULL);
+    lua_pushboolean(L, 1); /* the first result */
+    lua_pushvalue(L, 1);
+    lua_rotate(L, 3, 2); /* function, handler, true, function, arguments */
+    int status = lua_pcallk(L, arguments, LUA_MULTRET, 2, 2, end_xpcall);
+    return end_xpcall(L, status, 2);
+}
+
+void interrupt_open_base(lua_State *target, struct interrupt *i)
+{
+    lua_pushlightuserdata(target, i);
+    lua_pushcclosure(target, base_xpcall, 1);
+    lua_setglobal(target, "xpcall");
+}
+
+/* The checks of Lua's own (db_sethook), so that what follows them fails for lack of memory only. */
+static void check_sethook(lua_State *L)
+{
+    int argument = lua_isthread(L, 1) ? 2 : 1;
+    if (lua_isnoneornil(L, argument))
+        return;
+    luaL_checkstring(L, argument + 1);
+    luaL_checktype(L, argument, LUA_TFUNCTION);
+    luaL_optinteger(L, argument + 2, 0);
+}
+
+/*
+ * Lua's own, upvalue 2; while it changes a hook no handler may. Afterwards ours is put back: code
+ * that does nothing else would take it away each time before it strikes.
+ */
+static int debug_sethook(lua_State *L)
+{
+    struct interrupt *i = to_interrupt(L, 1);
+    check_sethook(L);
+    luaL_checkstack(L, 1, NULL);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_insert(L, 1);
+    change_begin(i);
+    int status = lua_pcall(L, lua_gettop(L) - 1, 0, 0);
+    change_end(i);
+    if (interrupt_is_pending(i))
+        interrupt_settle(i);
+    return status == LUA_OK ? 0 : lua_error(L);
+}
+
+void interrupt_open_debug(lua_State *target, struct interrupt *i)
+{
+    lua_pushlightuserdata(target, i);
+    lua_getfield(target, -2, "sethook");
+    lua_pushcclosure(target, debug_sethook, 2);
+    lua_setfield(target, -2, "sethook");
+}

@@ -1,0 +1,90 @@
+/*
+ * Stopping Lua code of a state from any thread: a request, which stays pending until it has struck.
+ * interrupt.c says how, and why none is lost.
+ */
+#ifndef MTSTATES_INTERRUPT_H
+#define MTSTATES_INTERRUPT_H
+
+#include "sync/ticker.h"
+
+#include <lua.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct state;
+struct stay;
+
+enum interrupt_request {
+    INTERRUPT_NONE,
+    INTERRUPT_ONCE,  /* at the next operation */
+    INTERRUPT_ALWAYS /* at every operation until INTERRUPT_NONE */
+};
+
+struct interrupt {
+    _Atomic int request; /* enum interrupt_request */
+    struct tick tick;
+    /* The rest belongs to the thread inside and its signal handler. */
+    _Atomic(lua_State *) running; /* the coroutine that runs; NULL: finalizers, as it closes */
+    _Atomic(lua_State *) hooked;  /* the one that has our hook, or NULL */
+    atomic_bool changing;         /* hooks are just being changed; the handler keeps off */
+    struct {                      /* the hook that `hooked` had before */
+        lua_Hook function;
+        int mask, count;
+    } own;
+};
+
+/* Of a new record, which has no interpreter yet. */
+void interrupt_init(struct interrupt *i);
+
+/* Makes `target`, the main coroutine of a new state, and all coroutines made in it interruptible.
+ */
+void interrupt_attach(struct interrupt *i, lua_State *target);
+
+/* By the thread inside: from now on nothing that runs in the state is interrupted. */
+void interrupt_detach(struct interrupt *i);
+
+/* The record is about to go. */
+void interrupt_destroy(struct interrupt *i);
+
+/*
+ * Places a request, or takes it back. Any thread that has a reference. False: the state is closed.
+ * Waits for nobody's Lua code.
+ */
+bool interrupt_send(struct state *s, enum interrupt_request request);
+
+static inline bool interrupt_is_pending(struct interrupt *i)
+{
+    return atomic_load(&i->request) != INTERRUPT_NONE; /* I2: see interrupt.c */
+}
+
+/* The thread inside: puts the hook where it has to be now. */
+void interrupt_settle(struct interrupt *i);
+
+/* The thread that has just entered, and met a request. */
+void interrupt_meet(struct interrupt *i);
+
+/* The thread inside: the coroutine that runs; NULL: none that can be interrupted. */
+static inline lua_State *interrupt_running(struct interrupt *i)
+{
+    return atomic_load_explicit(&i->running, memory_order_relaxed);
+}
+
+/* The thread inside: `L` runs from here on. Does nothing once it is detached. */
+static inline void interrupt_switch(struct interrupt *i, lua_State *L)
+{
+    if (interrupt_running(i) == NULL)
+        return;
+    atomic_store_explicit(&i->running, L, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst); /* the handler sees it, or we see the handler's */
+    if (__builtin_expect(interrupt_is_pending(i) ||
+                             atomic_load_explicit(&i->hooked, memory_order_relaxed) != NULL,
+                         0))
+        interrupt_settle(i);
+}
+
+/* Replaces functions of the state's libraries from which code could get away. [-0, +0, m] */
+void interrupt_open_base(lua_State *target, struct interrupt *i); /* xpcall, in the globals */
+void interrupt_open_debug(lua_State *target,
+                          struct interrupt *i); /* sethook, in the table on top */
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * Setup: making a state. Open libraries, bring the setup function over, run it, keep its callback.
+ */
+#ifndef MTSTATES_SETUP_H
+#define MTSTATES_SETUP_H
+
+#include "state.h"
+
+/* What is to be made; on the stack of the host, the Lua state that asks for it. */
+struct recipe {
+    const char *function; /* what the user called, for messages */
+    const char *name;     /* NULL: none; else name_length bytes on the host's stack */
+    size_t name_length;
+    bool libs;    /* open all standard libraries, or only base and package */
+    bool inherit; /* package.path, package.cpath, and of package.preload what can live elsewhere */
+    int setup;    /* the index of the setup function or its code, */
+    int last;     /* and of its last argument */
+};
+
+enum setup_failure {
+    SETUP_WELL,
+    SETUP_NO_MEMORY,   /* to make it */
+    SETUP_SYNTAX,      /* the code; the message is on the host's stack */
+    SETUP_NO_CALLBACK, /* what came first is of another type */
+    SETUP_RESULT,      /* a result cannot cross */
+    SETUP_ERROR, /* of the setup function, or memory ran out; the message is as for call_raise */
+    SETUP_HOST_ERROR /* of the host, as it took the results; its error object is on its stack */
+};
+
+/* One making. */
+struct setup {
+    lua_State *host;
+    const struct recipe *recipe;
+    int package; /* the host's indices from here: its package.path, package.cpath, preload; or nils
+                  */
+    int kilobytes;       /* what it took */
+    int most;            /* values that were on its stack at a time */
+    struct state *state; /* what became of it: living, or closed; NULL: none came to be */
+    enum setup_failure failure;
+    int status;       /* SETUP_ERROR: of the protected call */
+    int refused;      /* SETUP_RESULT: number */
+    const char *type; /* SETUP_NO_CALLBACK, SETUP_RESULT: of the value */
+};
+
+/* Raises an argument error unless setup function and arguments can be brought over. [-0, +0, v] */
+void setup_check(lua_State *host, const struct recipe *recipe);
+
+/* Gets the host ready for a checked recipe. [-0, +3, e] */
+void setup_prepare(struct setup *s, lua_State *host, const struct recipe *recipe);
+
+/*
+ * Makes the state, with setup run in the calling thread, and lets others find it. s->state has a
+ * reference and an owner, the caller's, in any case. Leaves the further results of setup, and
+ * returns how many; or a message. No error flies. [-0, +n, -]
+ */
+int setup_make(struct setup *s);
+
+/* Raises what failed. [-0, +0, v] */
+int setup_raise(struct setup *s);
+
+#endif

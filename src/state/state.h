@@ -1,0 +1,71 @@
+/*
+ * A state: an interpreter and its record, from making to closing.
+ *
+ * Two counts. References (struct record) keep the memory of the record: every handle has one, and
+ * the registry while it knows the state, and the interpreter while it exists. Owners keep the
+ * interpreter: when the last one goes, the state is closed there and then, or by the thread inside
+ * as it leaves.
+ *
+ * owners  written by whoever makes or drops an owning handle. Taking one more is relaxed and only
+ * from above 0 (state_own); dropping is acq_rel, so that whoever drops the last sees all that was
+ *         done by the others before they dropped theirs.
+ *
+ * `main` and what is behind it belong to the thread inside (ownership.h).
+ */
+#ifndef MTSTATES_STATE_H
+#define MTSTATES_STATE_H
+
+#include "arena.h"
+#include "interrupt.h"
+#include "sync/ownership.h"
+#include "sync/registry.h"
+#include "sync/thread.h"
+#include "warning.h"
+
+#include <lua.h>
+#include <setjmp.h>
+
+struct state {
+    struct ownership ownership;
+    struct interrupt interrupt;
+    lua_State *main; /* the interpreter's main coroutine; NULL once it is closed */
+    struct arena arena;
+    struct warning warning;
+    struct state *next_closing; /* these three are for the thread that closes it */
+    bool queued_to_close;
+    jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */
+    struct record record;
+    _Atomic uint32_t owners;
+    char name[];
+};
+
+static inline struct state *state_of_record(struct record *r)
+{
+    return (void *)((char *)r - offsetof(struct state, record));
+}
+
+/*
+ * A state with an empty interpreter, busy by the calling thread, that the registry does not know
+ * yet, with one reference and one owner, both the caller's. NULL: out of memory.
+ */
+struct state *state_new(struct thread *self, const char *name, size_t name_length);
+
+static inline bool state_is_closed(struct state *s)
+{
+    return ownership_is_closed(&s->ownership);
+}
+
+/*
+ * Closes an idle state; finalizers run in the calling thread. ENTRY_ENTERED: closed. ENTRY_CLOSED:
+ * was closed already. ENTRY_BUSY or ENTRY_NESTED: somebody is inside, or its finalizers run;
+ * nothing done.
+ */
+enum entry state_close(struct state *s, struct thread *self);
+
+/* One more owner for a state that has one. False: the last one has gone. */
+bool state_own(struct state *s);
+
+/* Drops an owner. */
+void state_disown(struct state *s, struct thread *self);
+
+#endif

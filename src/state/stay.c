@@ -1,0 +1,60 @@
+#include "stay.h"
+
+enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *self,
+                          enum entry entry)
+{
+    if (entry == ENTRY_BUSY)
+        PROBE_STATE(call_refused, state);
+    if (entry == ENTRY_NESTED) {
+        s->nested = true;
+        s->ran_before = interrupt_running(&state->interrupt);
+        stay_link(s, state, self);
+        PROBE_STATE(call_enter, state);
+    }
+    return entry;
+}
+
+enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *self,
+                           const struct timespec *deadline)
+{
+    if (!thread_may_nest(self))
+        return ENTRY_TOO_DEEP;
+    enum entry entry = ownership_enter_wait(&state->ownership, self->number, deadline);
+    if (entry != ENTRY_ENTERED)
+        return stay_not_begun(s, state, self, entry);
+    stay_begun(s, state, self);
+    return ENTRY_ENTERED;
+}
+
+void stay_begin_setup(struct stay *s, struct state *state, struct thread *self)
+{
+    s->nested = false;
+    stay_link(s, state, self);
+}
+
+void stay_end_setup(struct stay *s)
+{
+    PROBE_STATE(state_make, s->state);
+    stay_unlink(s);
+    if (!ownership_leave(&s->state->ownership, s->self->number))
+        closing_begin(s->state, s->self);
+}
+
+void stay_end_failed_setup(struct stay *s)
+{
+    stay_unlink(s);
+    ownership_give_up(&s->state->ownership, s->self->number);
+    closing_begin(s->state, s->self);
+}
+
+void stay_begin_closing(struct stay *s, struct state *state, struct thread *self)
+{
+    PROBE_STATE(state_close, state);
+    s->nested = false;
+    stay_link(s, state, self);
+}
+
+void stay_end_closing(struct stay *s)
+{
+    stay_unlink(s);
+}

@@ -1,0 +1,128 @@
+/*
+ * What the module knows of an OS thread: a number for ownership words, how much C stack is left,
+ * what it is inside of, what there is to do when it ends. Nobody announces threads; a thread gets
+ * its record when it first comes by.
+ *
+ * The record is the thread's own variable, and listed, so that others find it: to send the thread a
+ * signal (thread_signal.h), or to see whether it reads the registry (grace.h). It leaves the list,
+ * under the list's lock, before the thread is gone. A thread is not listed when it has no memory
+ * for that yet, or when it is past that point and the destructors of its other variables run; it
+ * can do all that others do, but no interrupt reaches an endless loop there.
+ */
+#ifndef MTSTATES_THREAD_H
+#define MTSTATES_THREAD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct stay;
+
+/* Thread numbers are multiples of this: an ownership word keeps its flags in the bits below. */
+#define THREAD_NUMBER_STEP 8u
+
+/*
+ * States that one thread may be inside of at a time. Lua allows 200 C calls in one state
+ * (LUAI_MAXCCALLS in its llimits.h); this is the same figure for states inside states.
+ */
+#define THREAD_DEPTH_MAX 200u
+
+/* Something to do when a thread ends, however it ends. `run` may use the module. */
+struct thread_end {
+    struct thread_end *next;
+    void (*run)(struct thread_end *);
+    bool listed;
+};
+
+struct thread {
+    uint64_t number;      /* never given twice in a process; 0: this record is not filled in yet */
+    uintptr_t stack_low;  /* lowest address of the C stack; 0: unknown */
+    size_t stack_reserve; /* bytes above stack_low that nothing further may start in */
+    unsigned depth;       /* stays that it is in, */
+    struct stay *stay;    /* and the innermost of them; read by the thread's signal handler, too */
+    struct thread_end *ends;
+
+    /*
+     * The registry's epoch in which the thread began to read, 0 while it does not. Written by the
+     * thread, read by writers; see grace.h.
+     */
+    _Atomic uint64_t reading;
+
+    /* Set by whoever sends the signal, under the list's lock; taken by the thread's handler. */
+    _Atomic bool signalled;
+
+    /* The list's lock guards these. */
+    bool listed;
+    bool ended; /* was listed once */
+    pthread_t id;
+    struct thread *next, *previous;
+};
+
+/*
+ * The thread's own variable. Initial-exec saves a function call per access; glibc keeps room for
+ * such variables of modules loaded late, musl does not.
+ */
+#if defined(__GLIBC__)
+#define THREAD_LOCAL_MODEL __attribute__((tls_model("initial-exec")))
+#else
+#define THREAD_LOCAL_MODEL
+#endif
+extern _Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
+
+/* Fills in the calling thread's record, and lists it if there is memory for that. */
+void thread_begin(void);
+
+static inline struct thread *thread_self(void)
+{
+    if (__builtin_expect(thread_record.number == 0, 0))
+        thread_begin();
+    return &thread_record;
+}
+
+/* Lists the calling thread if it is not yet. False: no memory, or it has ended. */
+bool thread_list(struct thread *self);
+
+/* Has `e` run once when the calling thread ends. False: that cannot be had; see thread_list. */
+bool thread_at_end(struct thread *self, struct thread_end *e);
+
+/* The calling thread takes that back. */
+void thread_not_at_end(struct thread *self, struct thread_end *e);
+
+/*
+ * The listed threads stay listed between these two, in any thread; no thread ends meanwhile, so
+ * keep it short. thread_first gives one of them, thread_next the one after; NULL: no more.
+ */
+struct thread *thread_first_locked(void);
+static inline struct thread *thread_next(const struct thread *t)
+{
+    return t->next;
+}
+void thread_unlock(void);
+
+/* How many are listed; to anybody who holds no lock an estimate. */
+unsigned thread_count(void);
+
+/* Round a fork: in the child, only the thread that called it is left. */
+void thread_fork_begin(void);
+void thread_fork_end(bool is_child);
+
+/*
+ * Whether the calling thread has C stack for Lua code that counts its C calls from zero: a state,
+ * or a coroutine that is closed. The difference is unsigned, so a C stack that is not the thread's
+ * own (a C coroutine's) passes.
+ */
+static inline bool thread_has_stack(const struct thread *t)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    return here - t->stack_low >= t->stack_reserve;
+}
+
+/* Whether the calling thread may enter one more state. */
+static inline bool thread_may_nest(const struct thread *t)
+{
+    return t->depth < THREAD_DEPTH_MAX && thread_has_stack(t);
+}
+
+#endif

@@ -1,0 +1,33 @@
+/*
+ * The signal by which one thread makes another stop for a moment and look at what it is inside of:
+ * the handler runs in that thread, so what it touches needs no lock and no memory order. Go stops
+ * its goroutines in this way, with the same signal and for the same reasons: SIGURG is ignored by
+ * default, debuggers let it pass, and hardly a program uses it.
+ *
+ * A handler that was installed before is called for signals that are not ours. A system call that
+ * waits is restarted where the system restarts any.
+ */
+#ifndef MTSTATES_THREAD_SIGNAL_H
+#define MTSTATES_THREAD_SIGNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct thread;
+
+/* Another signal may be chosen when building. */
+#if !defined(MTSTATES_SIGNAL)
+#define MTSTATES_SIGNAL SIGURG
+#endif
+
+/* Lets the signal through to the calling thread: servers block signals in their threads. */
+void thread_signal_unblock(void);
+
+/*
+ * Has `look(t)` called, soon, in the thread `t` of that number; in the calling thread at once. The
+ * same `look` in all calls; it may do only what a signal handler may. False: no such thread is
+ * listed. Waits for nothing but the list's lock. Any thread.
+ */
+bool thread_signal_send(uint64_t number, void (*look)(struct thread *));
+
+#endif

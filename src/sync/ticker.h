@@ -1,0 +1,34 @@
+/*
+ * The ticker: a thread of the module's own that looks again and again at what somebody waits for.
+ * It exists only while there is something to look at, and a second after; it blocks all signals,
+ * runs no Lua, and starts anew after a fork.
+ */
+#ifndef MTSTATES_TICKER_H
+#define MTSTATES_TICKER_H
+
+#include <stdbool.h>
+
+#define TICKER_MS 10
+
+/* Something to look at; embedded in what it belongs to. All fields are the ticker's. */
+struct tick {
+    struct tick *next, *previous;
+    bool (*look)(struct tick *);
+    bool listed;
+};
+
+/*
+ * Has `look(t)` called in the ticker every TICKER_MS until it returns false. Does nothing when `t`
+ * is listed. Any thread; blocks for other looks only. Without memory for a thread nobody looks
+ * before the next call.
+ */
+void ticker_add(struct tick *t, bool (*look)(struct tick *));
+
+/* When this returns, `t` is not looked at, and will not be. */
+void ticker_remove(struct tick *t);
+
+/* Round a fork. */
+void ticker_fork_begin(void);
+void ticker_fork_end(bool is_child);
+
+#endif
