@@ -1,0 +1,268 @@
+-- Memory of the process and of states that has to come back. Each case is a process of its own.
+local child = require("child")
+
+local PROLOGUE = [=[
+    local mt = require("mtstates")
+    local function echo() return function(...) return ... end end
+    local function resident_mb()
+        for line in io.lines("/proc/self/status") do
+            local kb = line:match("^VmRSS:%s+(%d+)")
+            if kb then
+                return tonumber(kb) / 1024
+            end
+        end
+    end
+    -- What Lua has in use, in MB; each collection halves the table that it keeps of strings.
+    local MEMORY = [[
+        for _ = 1, 20 do
+            collectgarbage()
+        end
+        return collectgarbage("count") / 1024
+    ]]
+    local memory = load(MEMORY)
+    local function most(limit, mb, what)
+        io.write(mb > limit and "TOO MUCH " or "", what, (": %.1f MB more, at most %d\n"):format(mb, limit))
+    end
+]=]
+
+local function stays_small(script, ...)
+    local output = child.run(PROLOGUE .. script:format(...))
+    assert.matches("%[exit 0%]$", output)
+    assert.is_nil(output:match("TOO MUCH"), output)
+end
+
+describe("a host with a heap of 100 MB", function()
+    local lives = {
+        ["dropped at once"] = "make(i)",
+        ["kept until the next 1000 are made"] = "kept[i % 1000 + 1] = make(i)",
+        ["kept for a time of its own"] = "kept[math.random(1000)] = make(i)",
+        ["kept for a while, and found again by name"] =
+            "kept[i % 500 + 1] = { make(i), mt.state('state ' .. i) }",
+        ["kept in a closure, with garbage made meanwhile"] = "local s = make(i) "
+            .. "kept[i % 500 + 1] = function() return s end for j = 1, 100 do s = { s } s = s[1] end",
+    }
+
+    local function stays_within_100_mb(mode, life, count)
+        stays_small([[
+            %s
+            local ballast = {}
+            for i = 1, 1000000 do
+                ballast[i] = { i }
+            end
+            collectgarbage()
+            collectgarbage()
+            local function make(i)
+                return (mt.newstate("state " .. i, echo))
+            end
+            local kept = {}
+            local start, peak = resident_mb(), 0
+            for i = 1, %d do
+                %s
+                if i %% 100 == 0 then
+                    peak = math.max(peak, resident_mb() - start)
+                end
+            end
+            most(100, peak, "the process")
+            assert(#ballast == 1000000)
+        ]], mode, count, life)
+    end
+
+    local GENERATIONAL, INCREMENTAL = 'collectgarbage("generational")', 'collectgarbage("incremental")'
+    local COUNT = os.getenv("MTSTATES_TEST_SECONDS") and 20000 or 8000 -- too many if they all stayed
+
+    for name, mode in pairs({ generational = GENERATIONAL, incremental = INCREMENTAL }) do
+        for life, code in pairs(lives) do
+            it("in " .. name .. " mode stays within 100 MB with states each " .. life, function()
+                stays_within_100_mb(mode, code, life:match("until") and 20000 or COUNT)
+            end)
+        end
+    end
+
+    it("stays within 100 MB when it changes to the other mode and back", function()
+        for _, mode in ipairs({ GENERATIONAL .. INCREMENTAL, INCREMENTAL .. GENERATIONAL }) do
+            stays_within_100_mb(mode, lives["kept for a time of its own"], COUNT)
+        end
+    end)
+
+    it("does not collect more often for states that live on", function()
+        stays_small([[
+            collectgarbage("generational")
+            local ballast, kept = {}, {}
+            for i = 1, 1000000 do
+                ballast[i] = { i }
+            end
+            local start = os.clock()
+            collectgarbage()
+            local one = os.clock() - start
+            start = os.clock()
+            for i = 1, 2000 do
+                kept[i] = mt.newstate(nil, false, echo)
+            end
+            local making = os.clock() - start
+            start = os.clock()
+            for i = 1, 500000 do
+                kept[i %% 2000 + 1]:call(i)
+            end
+            local calling = os.clock() - start
+            assert(making < 1 + 10 * one, making / one)
+            assert(calling < 2 + 2 * one, calling / one)
+            assert(#ballast > 0)
+        ]])
+    end)
+end)
+
+describe("a large call", function()
+    local calls = {
+        ["with 900000 arguments"] = "state:call('count', table.unpack({}, 1, 900000))",
+        ["with 900000 results"] = "select('#', state:call('unpack', 900000))",
+        ["with 200000 strings"] = "local t = {} for i = 1, 200000 do t[i] = 'string ' .. i end "
+            .. "state:call('count', table.unpack(t)) t = nil",
+        ["with a timeout"] = "state:tcall(1, 'count', table.unpack({}, 1, 900000)) "
+            .. "select('#', state:tcall(1, 'unpack', 900000))",
+        ["of which the last argument is refused"] = "local t = { [900000] = print } "
+            .. "assert(not pcall(state.call, state, table.unpack(t, 1, 900000)))",
+        ["of which the last result is refused"] = "assert(not pcall(state.call, state, 'refused', 900000))",
+        ["that fails"] = "assert(not pcall(state.call, state, 'error', table.unpack({}, 1, 900000)))",
+        ["within a call"] = "state:call('nested', 900000)",
+        ["in a coroutine of the host"] = "coroutine.wrap(function() "
+            .. "state:call('count', table.unpack({}, 1, 900000)) end)()",
+        ["of 50 MB in one string"] = "state:call('count', ('x'):rep(50000000))",
+    }
+    for how, call in pairs(calls) do
+        it(how .. " leaves nothing behind", function()
+            stays_small([[
+                collectgarbage("incremental")
+                local state = mt.newstate("large", function(...)
+                    local memory = load(...)
+                    return function(what, n)
+                        if what == "count" then
+                            return memory()
+                        elseif what == "unpack" then
+                            return table.unpack({}, 1, n)
+                        elseif what == "refused" then
+                            return table.unpack({ [n] = print }, 1, n)
+                        elseif what == "nested" then
+                            local own = require("mtstates").state("large")
+                            return (own:call("unpack", n)), (own:call("count", table.unpack({}, 1, n)))
+                        elseif what == "error" then
+                            error("fails")
+                        end
+                    end
+                end, MEMORY)
+                local function call()
+                    %s
+                end
+                state:call("count")
+                state:call("nested", 10)
+                local before, host, resident = state:call("count"), memory(), resident_mb()
+                for _ = 1, 3 do
+                    call()
+                    most(1, state:call("count") - before, "the state")
+                    most(1, memory() - host, "the host")
+                end
+                most(40, resident_mb() - resident, "the process") -- malloc may keep two or three blocks
+            ]], call)
+        end)
+    end
+
+    it("of a setup, with 400000 arguments and results, leaves nothing behind", function()
+        stays_small([[
+            collectgarbage("incremental")
+            local function make(count)
+                return (mt.newstate(function(code, ...)
+                    return load(code), ...
+                end, MEMORY, table.unpack({}, 1, count)))
+            end
+            local before, host, resident = make(1):call(), memory(), resident_mb()
+            local states = {}
+            for i = 1, 5 do
+                states[i] = make(400000)
+                most(1, states[i]:call() - before, "the state")
+                most(1, memory() - host, "the host")
+            end
+            most(40, resident_mb() - resident, "the process")
+        ]])
+    end)
+end)
+
+describe("memory comes back to the system", function()
+    local function of_states(count, options, setup, ending)
+        stays_small([[
+            local count, setup = %d, %q
+            local warm = mt.newstate(setup)
+            warm:close()
+            collectgarbage()
+            local start = resident_mb()
+            local states = {}
+            for i = 1, count do
+                states[i] = mt.newstate(%s, setup)
+            end
+            io.write(("%%.1f MB in use\n"):format(resident_mb() - start))
+            %s
+            states = nil
+            collectgarbage()
+            collectgarbage()
+            most(30, resident_mb() - start, "the process")
+            local again = mt.newstate(setup)
+            again:call()
+            most(30, resident_mb() - start, "the process, with a new one")
+        ]], count, setup, options, ending)
+    end
+    local ONE_BY_ONE = "for i = 1, count do states[i]:close() end"
+    local SMALL = "return function() end"
+
+    it("when 10000 states close in the order in which they were made", function()
+        of_states(10000, "{}", SMALL, ONE_BY_ONE)
+    end)
+
+    it("when 10000 states close in any order", function()
+        of_states(10000, "{}", SMALL, [[
+            for i = count, 1, -1 do
+                table.remove(states, math.random(#states)):close()
+            end
+        ]])
+    end)
+
+    it("when the collector closes 10000 states", function()
+        of_states(10000, "{}", SMALL, "")
+    end)
+
+    it("when 10000 named states without libraries close", function()
+        of_states(10000, "{ name = 'state ' .. i, libs = false }", SMALL, ONE_BY_ONE)
+    end)
+
+    it("when 4000 states with something in them close", function()
+        of_states(4000, "{}", "t = {} for i = 1, 500 do t[i] = { 'text ' .. i } end return function() end",
+            ONE_BY_ONE)
+    end)
+
+    it("when another thread closes 4000 states", function()
+        of_states(4000, "{ name = 'state ' .. i }", SMALL, [[
+            require("luv").new_thread(function(count)
+                local mt = require("mtstates")
+                for i = 1, count do
+                    mt.state("state " .. i):close()
+                end
+            end, count):join()
+        ]])
+    end)
+
+    it("when a state frees a burst of 200 MB in small pieces", function()
+        stays_small([[
+            local state = mt.newstate(function()
+                return function(mb)
+                    local all = {}
+                    for i = 1, mb * 9000 do
+                        all[i] = { i, i }
+                    end
+                    all = nil
+                    collectgarbage()
+                end
+            end)
+            state:call(1)
+            local start = resident_mb()
+            state:call(200)
+            most(30, resident_mb() - start, "the process")
+        ]])
+    end)
+end)
