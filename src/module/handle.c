@@ -267,7 +267,6 @@ static int method_interrupt(lua_State *L)
 
 static int method_close(lua_State *L)
 {
-    struct handle *h = check_handle(L, "close");
     struct state *s = check_state(L, "close");
     switch (state_close(s, thread_self())) {
     case ENTRY_BUSY:
@@ -276,7 +275,7 @@ static int method_close(lua_State *L)
         return error_raise_for(L, ERROR_CONCURRENT_ACCESS, &s->record,
                                "cannot be closed from inside itself");
     default:
-        drop_weight(h);
+        drop_weight(lua_touserdata(L, 1));
         return 0;
     }
 }
@@ -300,7 +299,7 @@ static int method_name(lua_State *L)
 static int method_isowner(lua_State *L)
 {
     check_open(L, "isowner");
-    lua_pushboolean(L, check_handle(L, "isowner")->owns);
+    lua_pushboolean(L, ((const struct handle *)lua_touserdata(L, 1))->owns);
     return 1;
 }
 

@@ -41,7 +41,8 @@ void host_note_stray(lua_State *L, int host);
 /* Pushes the known handle at the place for `id`, or nil. [-0, +1, -] */
 void host_push_known(lua_State *L, int host, int64_t id);
 
-/* The handle on top of the stack is the one to be known for `id`. [-0, +0, m] */
+/* The handle on top of the stack is the one to be known for `id`. There is a place for it already.
+ * [-0, +0, -] */
 void host_set_known(lua_State *L, int host, int64_t id);
 
 /* A state of so many kilobytes was made. The host may collect garbage. [-0, +0, -] */

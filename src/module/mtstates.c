@@ -13,6 +13,7 @@
 #include "state/singleton.h"
 
 #include <lauxlib.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #if defined(__APPLE__)
@@ -45,20 +46,27 @@ static bool check_option_flag(lua_State *L, const char *option, const struct rec
     return lua_toboolean(L, -1);
 }
 
+static bool is_key(lua_State *L, const char *option)
+{
+    return lua_type(L, -2) == LUA_TSTRING && lua_rawlen(L, -2) == strlen(option) &&
+           strcmp(lua_tostring(L, -2), option) == 0;
+}
+
 /* True: the options say something about libs. The name takes the table's place on the stack. */
 static bool take_options(lua_State *L, struct recipe *r)
 {
     bool has_libs = false;
     for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
-        const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
-        if (strcmp(key, "name") == 0)
+        if (is_key(L, "name")) {
             take_name(L, -1, r);
-        else if (strcmp(key, "libs") == 0)
-            has_libs = true, r->libs = check_option_flag(L, key, r);
-        else if (strcmp(key, "inherit") == 0)
-            r->inherit = check_option_flag(L, key, r);
-        else
+        } else if (is_key(L, "libs")) {
+            has_libs = true;
+            r->libs = check_option_flag(L, "libs", r);
+        } else if (is_key(L, "inherit")) {
+            r->inherit = check_option_flag(L, "inherit", r);
+        } else {
             error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
+        }
     }
     lua_pushlstring(L, r->name != NULL ? r->name : "", r->name_length);
     lua_replace(L, 1);
@@ -305,13 +313,18 @@ static void pin_library(void)
 /* What has to be there before anything else is; raises an error if it cannot be had. */
 static void prepare(lua_State *L)
 {
-    enum lua_inside inside = lua_inside_check();
+    static atomic_bool
+        prepared; /* set with release, read with acquire; and no lock is taken then */
     luaL_checkversion(L);
+    if (atomic_load_explicit(&prepared, memory_order_acquire))
+        return;
+    enum lua_inside inside = lua_inside_check();
     if (inside == LUA_INSIDE_OTHER)
         luaL_error(L, "mtstates does not know this build of Lua: see src/state/lua_inside.h");
     pin_library();
     if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch())
         error_raise(L, ERROR_OUT_OF_MEMORY, "no memory to load mtstates");
+    atomic_store_explicit(&prepared, true, memory_order_release);
 }
 
 int luaopen_mtstates(lua_State *L)

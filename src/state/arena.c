@@ -295,31 +295,38 @@ static inline void block_free(struct arena *a, void *block, size_t size)
         large_free(a, block, size);
 }
 
+/* `used` is right before a block is freed, which may look at it. */
+static void *block_move(struct arena *a, void *block, size_t old_size, size_t new_size)
+{
+    void *moved = block_allocate(a, new_size);
+    if (moved == NULL)
+        return NULL;
+    memcpy(moved, block, smaller(old_size, new_size));
+    a->used += new_size - old_size;
+    block_free(a, block, old_size);
+    return moved;
+}
+
 static void *block_resize(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
     bool was_large = old_size > ARENA_SMALL_MAX, is_large = new_size > ARENA_SMALL_MAX;
-    if (was_large && is_large)
-        return large_resize(a, block, old_size, new_size);
-    if (!was_large && !is_large && class_of(old_size) == class_of(new_size))
-        return block;
-    void *moved = block_allocate(a, new_size);
-    if (moved != NULL) {
-        memcpy(moved, block, smaller(old_size, new_size));
-        block_free(a, block, old_size);
-    }
-    return moved;
+    bool stays = was_large ? is_large : !is_large && class_of(old_size) == class_of(new_size);
+    if (!stays)
+        return block_move(a, block, old_size, new_size);
+    if (is_large)
+        block = large_resize(a, block, old_size, new_size);
+    if (block != NULL)
+        a->used += new_size - old_size;
+    return block;
 }
 
 static SELDOM void *resize_slowly(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
-    if (block == NULL) {
-        old_size = 0; /* was a type tag */
-        block = block_allocate(a, new_size);
-    } else {
-        block = block_resize(a, block, old_size, new_size);
-    }
     if (block != NULL)
-        a->used += new_size - old_size;
+        return block_resize(a, block, old_size, new_size);
+    block = block_allocate(a, new_size); /* old_size is a type tag */
+    if (block != NULL)
+        a->used += new_size;
     return block;
 }
 

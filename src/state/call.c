@@ -48,21 +48,12 @@ static void push_error_text(lua_State *target)
     lua_pushfstring(target, "(error object is a %s value)", luaL_typename(target, 1));
 }
 
-/*
- * The error may come from a hook, in which no further hook is called, and thus no interrupt strikes
- * what runs here. It did not begin in one, unless as a nested stay.
- */
-static void allow_hooks(lua_State *target)
-{
-    const struct stay *stay = thread_self()->stay;
-    if (!stay->nested)
-        *lua_inside_allowhook(target) = 1;
-}
-
 int call_on_error(lua_State *target)
 {
     luaL_checkstack(target, LUA_MINSTACK, NULL);
-    allow_hooks(target);
+    /* The error may come from a hook of the code's own: nothing that runs here could be
+     * interrupted. */
+    *lua_inside_allowhook(target) = interpreter_state(target)->allows_hooks;
     push_error_text(target);
     size_t length;
     const char *text = lua_tolstring(target, -1, &length);
@@ -103,7 +94,7 @@ static void end(struct call *c)
     if (c->stay.nested)
         lua_settop(c->target, c->base - 2);
     else if (__builtin_expect(c->most > INTERPRETER_LARGE, 0))
-        interpreter_rest(c->stay.state, call_on_error, c->most);
+        interpreter_rest(c->stay.state, call_on_error, true);
     else
         lua_settop(c->target, STATE_SLOTS);
     stay_end(&c->stay);

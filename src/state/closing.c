@@ -3,10 +3,6 @@
 #include "interpreter.h"
 #include "stay.h"
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 static _Thread_local struct closings {
     bool active;
     struct state *first;
@@ -42,31 +38,17 @@ static void on_end(struct thread_end *e)
     close_all(thread_self());
 }
 
-/*
- * Closed states leave holes in the heap that glibc keeps, up to all of what thousands of states
- * had. So when three quarters of them are gone the holes go back to the system, which costs about
- * what closing those states did.
- */
-static void give_back_holes(void)
-{
-#if defined(__GLIBC__)
-    if (registry_has_shrunk())
-        malloc_trim(0);
-#endif
-}
-
 void closing_continue(struct thread *self)
 {
     if (closings.first == NULL || closings.active)
         return;
-    /* A thread whose end nobody would see closes them where there is room, or never. */
+    /* Without memory to see the thread's end, they are closed where there is room, or never. */
     closings.at_end.run = on_end;
     thread_at_end(self, &closings.at_end);
     if (!thread_has_stack(self))
         return;
     close_all(self);
     thread_not_at_end(self, &closings.at_end);
-    give_back_holes();
 }
 
 void closing_begin(struct state *s, struct thread *self)

@@ -11,12 +11,14 @@ static void before(void)
     singleton_fork_begin();
     ticker_fork_begin();
     registry_fork_begin();
+    ownership_fork_begin();
     thread_fork_begin();
 }
 
 static void after(bool is_child)
 {
     thread_fork_end(is_child);
+    ownership_fork_end();
     registry_fork_end();
     ticker_fork_end(is_child);
     singleton_fork_end(is_child);

@@ -38,14 +38,12 @@ void interpreter_set_callback(lua_State *target)
 
 /* ---- birth ---- */
 
-/* Of the object that was there first; so this comes before any memory goes, whoever closes the
- * interpreter: interpreter_close, or os.exit from inside. */
+/* Of the object that was there first; so this comes before any memory goes. */
 static int on_last_finalizer(lua_State *target)
 {
     struct state *s = lua_touserdata(target, lua_upvalueindex(1));
     if (s->finalized != NULL)
         _longjmp(*s->finalized, 1);
-    interrupt_detach(&s->interrupt);
     return 0;
 }
 
@@ -87,11 +85,20 @@ bool interpreter_new(struct state *s)
 
 /* ---- libraries ---- */
 
-/* A finalizer of a closing state may end the process, too. The upvalues: the state, Lua's own. */
+/*
+ * Where it closes the Lua state: a finalizer of a closing state may call it, which has to come back
+ * here; and nothing may be interrupted from then on. What may fail is checked before. The upvalues:
+ * the state, Lua's own.
+ */
 static int os_exit(lua_State *target)
 {
     struct state *s = lua_touserdata(target, lua_upvalueindex(1));
-    s->finalized = NULL;
+    if (lua_toboolean(target, 2)) {
+        if (!lua_isboolean(target, 1))
+            luaL_optinteger(target, 1, 0);
+        s->finalized = NULL;
+        interrupt_detach(&s->interrupt);
+    }
     return lua_tocfunction(target, lua_upvalueindex(2))(target);
 }
 
@@ -191,9 +198,9 @@ void interpreter_start_collector(lua_State *target)
 
 /* ---- rest and end ---- */
 
-void interpreter_rest(struct state *s, lua_CFunction handler, int most)
+void interpreter_rest(struct state *s, lua_CFunction handler, bool was_large)
 {
-    if (most > INTERPRETER_LARGE) {
+    if (was_large) {
         lua_inside_shrink_stack(s->main);
         lua_checkstack(s->main, 2 * LUA_MINSTACK); /* as at birth: finalizers need some */
     }

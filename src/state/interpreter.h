@@ -40,9 +40,9 @@ void interpreter_push_callback(lua_State *L);
 /* More values than a main coroutine's stack should keep room for. */
 enum { INTERPRETER_LARGE = 250 };
 
-/* Puts handler and callback on the main coroutine's stack, and nothing else; and gives back the
- * stack if it had `most` values at a time. Nothing runs there. [-?, +STATE_SLOTS, -] */
-void interpreter_rest(struct state *s, lua_CFunction handler, int most);
+/* Puts handler and callback on the main coroutine's stack, and nothing else; before that, gives
+ * back a stack that was large. Nothing runs there. [-?, +STATE_SLOTS, -] */
+void interpreter_rest(struct state *s, lua_CFunction handler, bool was_large);
 
 /* Runs the finalizers and frees the interpreter's memory. */
 void interpreter_close(struct state *s);

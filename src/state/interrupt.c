@@ -35,7 +35,6 @@
 
 #include "interpreter.h"
 #include "lua_inside.h"
-#include "stay.h"
 #include "sync/thread_signal.h"
 
 #include <lauxlib.h>
@@ -57,6 +56,9 @@ static void hook_put(struct interrupt *i, lua_State *L)
         i->own.function = function;
         i->own.mask = lua_gethookmask(L);
         i->own.count = lua_gethookcount(L);
+    } else if (GET(i->hooked) != L) { /* a new coroutine, made by one that had it */
+        i->own.function = NULL;
+        i->own.mask = i->own.count = 0;
     }
     SET(i->hooked, L);
     lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
@@ -108,11 +110,11 @@ static void settle_in_handler(struct interrupt *i)
         hook_put(i, running);
 }
 
-/* In the handler, or in the thread itself when it interrupts a state that it is inside of. */
-static void look_at_stays(struct thread *self)
+/* In the handler, of the thread that is inside of all these. */
+static void look_at_states(struct state *innermost)
 {
-    for (struct stay *s = self->stay; s != NULL; s = s->around)
-        settle_in_handler(&s->state->interrupt);
+    for (struct state *s = innermost; s != NULL; s = s->around)
+        settle_in_handler(&s->interrupt);
 }
 
 /* ---- striking ---- */
@@ -157,7 +159,7 @@ void interrupt_init(struct interrupt *i)
     atomic_init(&i->running, NULL);
     atomic_init(&i->hooked, NULL);
     atomic_init(&i->changing, false);
-    i->tick.listed = false;
+    i->tick = (struct tick){.listed = false};
 }
 
 void interrupt_attach(struct interrupt *i, lua_State *target)
@@ -181,14 +183,22 @@ void interrupt_destroy(struct interrupt *i)
 static bool send_signal(struct state *s)
 {
     uint64_t inside = ownership_inside(&s->ownership);
-    return inside != 0 && thread_signal_send(inside, look_at_stays);
+    return inside != 0 && thread_signal_send(inside, look_at_states);
 }
 
-/* In the ticker. False: it has struck, or nobody is inside, or that thread is gone. */
+/*
+ * In the ticker. False: it has struck, or nobody is inside, or that thread is gone. Sends at each
+ * of the first looks, and then less and less often: what is not struck by then waits in C code,
+ * which signals would only disturb.
+ */
 static bool send_again(struct tick *t)
 {
+    enum { OFTEN = 4 };
     struct state *s = (void *)((char *)t - offsetof(struct state, interrupt.tick));
-    return interrupt_is_pending(&s->interrupt) && send_signal(s);
+    if (!interrupt_is_pending(&s->interrupt) || ownership_inside(&s->ownership) == 0)
+        return false;
+    bool is_turn = t->looks <= OFTEN || (t->looks & (t->looks - 1)) == 0;
+    return !is_turn || send_signal(s);
 }
 
 void interrupt_meet(struct interrupt *i)
@@ -236,20 +246,35 @@ static bool is_interrupted(lua_State *L, int index)
     return is;
 }
 
+/* A C function that needs nothing but its stack; NULL: it is no such. [-0, +0, -] */
+static lua_CFunction to_plain_function(lua_State *L, int index)
+{
+    lua_CFunction function = lua_tocfunction(L, index);
+    if (function != NULL && lua_getupvalue(L, index, 1) != NULL) {
+        lua_pop(L, 1);
+        function = NULL;
+    }
+    return function;
+}
+
 /*
  * A handler runs where the error was raised, and an error in it calls it again. So a handler that
  * does not end would take any number of interrupts: it is not called when it would be interrupted
- * at once, nor again when it was interrupted.
+ * at once, nor again when it was interrupted. A C function like debug.traceback is called in our
+ * place, so that it finds the levels where they are in Lua.
  */
 static int handle_error(lua_State *L)
 {
     struct interrupt *i = to_interrupt(L, HANDLER_INTERRUPT);
+    lua_CFunction plain = to_plain_function(L, lua_upvalueindex(HANDLER_FUNCTION));
     *lua_inside_allowhook(L) = (unsigned char)lua_toboolean(L, lua_upvalueindex(HANDLER_HOOKS));
     if (atomic_load(&i->request) == INTERRUPT_ALWAYS ||
         (lua_toboolean(L, lua_upvalueindex(HANDLER_RUNS)) && is_interrupted(L, 1)))
         return 1;
     lua_pushboolean(L, 1);
     lua_replace(L, lua_upvalueindex(HANDLER_RUNS));
+    if (plain != NULL)
+        return plain(L);
     lua_pushvalue(L, lua_upvalueindex(HANDLER_FUNCTION));
     lua_insert(L, 1);
     lua_call(L, lua_gettop(L) - 1, 1);
@@ -266,24 +291,18 @@ static int end_xpcall(lua_State *L, int status, lua_KContext below)
     return lua_gettop(L) - (int)below;
 }
 
-/*
- * Lua's own (luaB_xpcall) but for the handler. C functions are handlers as they are: Lua code that
- * one calls can be interrupted, and it stays where debug.traceback counts it.
- */
+/* Lua's own (luaB_xpcall), but for what it puts before the handler. */
 static int base_xpcall(lua_State *L)
 {
     int arguments = lua_gettop(L) - 2;
     luaL_checktype(L, 2, LUA_TFUNCTION);
-    if (!lua_iscfunction(L, 2)) {
-        luaL_checkstack(L, HANDLER_UPVALUES, NULL);
-        lua_pushvalue(L, 2);
-        lua_pushlightuserdata(L, to_interrupt(L, 1));
-        lua_pushboolean(L, *lua_inside_allowhook(L));
-        lua_pushboolean(L, 0);
-        lua_pushcclosure(L, handle_error, HANDLER_UPVALUES);
-        lua_replace(L, 2);
-    }
-    luaL_checkstack(L, 2, NULL);
+    luaL_checkstack(L, HANDLER_UPVALUES, NULL);
+    lua_pushvalue(L, 2);
+    lua_pushlightuserdata(L, to_interrupt(L, 1));
+    lua_pushboolean(L, *lua_inside_allowhook(L));
+    lua_pushboolean(L, 0);
+    lua_pushcclosure(L, handle_error, HANDLER_UPVALUES);
+    lua_replace(L, 2);
     lua_pushboolean(L, 1); /* the first result */
     lua_pushvalue(L, 1);
     lua_rotate(L, 3, 2); /* function, handler, true, function, arguments */

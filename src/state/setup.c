@@ -296,6 +296,7 @@ int setup_make(struct setup *s)
 {
     struct thread *self = thread_self();
     struct stay stay;
+    thread_list(self); /* once more, where there was no memory for it */
     s->state = state_new(self, s->recipe->name, s->recipe->name_length);
     s->failure = s->state != NULL ? SETUP_WELL : SETUP_NO_MEMORY;
     if (s->state == NULL)
@@ -314,7 +315,7 @@ int setup_make(struct setup *s)
         stay_end_failed_setup(&stay);
         return count;
     }
-    interpreter_rest(s->state, call_on_error, s->most);
+    interpreter_rest(s->state, call_on_error, s->most > INTERPRETER_LARGE);
     s->kilobytes = lua_gc(s->state->main, LUA_GCCOUNT);
     stay_end_setup(&stay);
     return count;

@@ -36,6 +36,8 @@ struct state *state_new(struct thread *self, const char *name, size_t name_lengt
     record_init(&s->record, name != NULL ? s->name : NULL, name_length, &kind);
     record_retain(&s->record); /* the interpreter's */
     atomic_init(&s->owners, 1);
+    s->around = NULL;
+    s->allows_hooks = 1;
     s->queued_to_close = false;
     s->finalized = NULL;
     if (!interpreter_new(s)) {

@@ -31,6 +31,9 @@ struct state {
     lua_State *main; /* the interpreter's main coroutine; NULL once it is closed */
     struct arena arena;
     struct warning warning;
+    struct state
+        *around; /* what the thread inside was inside of before; its handler reads it, too */
+    unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
     struct state *next_closing; /* these three are for the thread that closes it */
     bool queued_to_close;
     jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */

@@ -1,14 +1,19 @@
 #include "stay.h"
 
+#include "lua_inside.h"
+
 enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *self,
                           enum entry entry)
 {
     if (entry == ENTRY_BUSY)
         PROBE_STATE(call_refused, state);
     if (entry == ENTRY_NESTED) {
+        s->state = state;
+        s->self = self;
         s->nested = true;
         s->ran_before = interrupt_running(&state->interrupt);
-        stay_link(s, state, self);
+        s->allowed_hooks = state->allows_hooks;
+        self->depth++;
         PROBE_STATE(call_enter, state);
     }
     return entry;
@@ -26,9 +31,21 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
     return ENTRY_ENTERED;
 }
 
+void stay_run_on(struct stay *s, lua_State *L)
+{
+    s->state->allows_hooks = *lua_inside_allowhook(L);
+    interrupt_switch(&s->state->interrupt, L);
+}
+
+void stay_end_nested(struct stay *s)
+{
+    s->state->allows_hooks = s->allowed_hooks;
+    s->self->depth--;
+    interrupt_switch(&s->state->interrupt, s->ran_before);
+}
+
 void stay_begin_setup(struct stay *s, struct state *state, struct thread *self)
 {
-    s->nested = false;
     stay_link(s, state, self);
 }
 
@@ -50,7 +67,6 @@ void stay_end_failed_setup(struct stay *s)
 void stay_begin_closing(struct stay *s, struct state *state, struct thread *self)
 {
     PROBE_STATE(state_close, state);
-    s->nested = false;
     stay_link(s, state, self);
 }
 

@@ -3,10 +3,12 @@
  * that the thread inside makes again (also when a state calls itself), for setup, for the
  * finalizers of a closing state.
  *
- * A stay lies on the C stack of its thread, linked to the one around it; struct thread has the
- * innermost. Whoever asks what a thread is inside of reads that list: the handler of interrupts
- * does. So a stay is linked after the word names the thread, and unlinked before it does so no
- * more.
+ * The states that a thread is inside of are linked, each to the one around it; struct thread has
+ * the innermost. Whoever asks what a thread is inside of reads that list: the handler of interrupts
+ * does. So a state is linked after its word names the thread, and unlinked before it does so no
+ * more. It is states that are linked, since a stay lies on the C stack of its thread, which may die
+ * or jump away; a state's record stays as long as the word names a thread. For the same reason one
+ * that is not the innermost can leave: the C stack may be one of several that a thread has.
  */
 #ifndef MTSTATES_STAY_H
 #define MTSTATES_STAY_H
@@ -15,34 +17,38 @@
 #include "probes.h"
 
 struct stay {
-    struct stay *around; /* the one that the thread was in before; NULL: none */
     struct state *state;
     struct thread *self;
-    lua_State *ran_before; /* nested: the coroutine that ran */
     bool nested;
+    unsigned char allowed_hooks; /* nested: these two belong to the code that made the call */
+    lua_State *ran_before;
 };
 
+/* The thread enters an outermost stay. */
 static inline void stay_link(struct stay *s, struct state *state, struct thread *self)
 {
     s->state = state;
     s->self = self;
-    s->around = self->stay;
+    s->nested = false;
+    state->around = *self->inside;
     atomic_signal_fence(memory_order_release);
-    self->stay = s;
+    *self->inside = state;
     self->depth++;
 }
 
 static inline void stay_unlink(struct stay *s)
 {
-    s->self->depth--;
-    s->self->stay = s->around;
+    struct state **link = s->self->inside;
+    while (__builtin_expect(*link != s->state, 0))
+        link = &(*link)->around;
+    *link = s->state->around;
     atomic_signal_fence(memory_order_acq_rel);
+    s->self->depth--;
 }
 
 /* After entering an idle state. */
 static inline void stay_begun(struct stay *s, struct state *state, struct thread *self)
 {
-    s->nested = false;
     stay_link(s, state, self);
     if (__builtin_expect(interrupt_is_pending(&state->interrupt), 0))
         interrupt_meet(&state->interrupt);
@@ -73,20 +79,21 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
                            const struct timespec *deadline);
 
 /* The stay is nested: coroutine `L` is the one that runs until it ends. */
-static inline void stay_run_on(struct stay *s, lua_State *L)
-{
-    interrupt_switch(&s->state->interrupt, L);
-}
+void stay_run_on(struct stay *s, lua_State *L);
+
+void stay_end_nested(struct stay *s);
 
 /* The thread steps out, and closes the state if it was abandoned meanwhile. */
 static inline void stay_end(struct stay *s)
 {
     struct state *state = s->state;
     PROBE_STATE(call_leave, state);
+    if (__builtin_expect(s->nested, 0)) {
+        stay_end_nested(s);
+        return;
+    }
     stay_unlink(s);
-    if (__builtin_expect(s->nested, 0))
-        interrupt_switch(&state->interrupt, s->ran_before);
-    else if (__builtin_expect(!ownership_leave(&state->ownership, s->self->number), 0))
+    if (__builtin_expect(!ownership_leave(&state->ownership, s->self->number), 0))
         closing_begin(state, s->self);
 }
 

@@ -4,7 +4,7 @@ _Atomic uint64_t grace_epoch = 1;
 
 /* The writers'; in the order of their stamps. */
 static struct retired *first, **last = &first;
-static size_t count;
+static size_t count, look_at; /* so many wait; at so many it is worth to look */
 
 void grace_retire(struct retired *r, void (*destroy)(struct retired *))
 {
@@ -22,7 +22,7 @@ static uint64_t earliest_reading(void)
 {
     uint64_t earliest = UINT64_MAX;
     atomic_thread_fence(memory_order_seq_cst); /* G4 */
-    for (struct thread *t = thread_first_locked(); t != NULL; t = thread_next(t)) {
+    for (struct thread_entry *t = thread_first_locked(); t != NULL; t = t->next) {
         uint64_t reading = atomic_load_explicit(&t->reading, memory_order_acquire); /* G6 */
         if (reading != 0 && reading < earliest)
             earliest = reading;
@@ -34,7 +34,7 @@ static uint64_t earliest_reading(void)
 struct retired *grace_take(void)
 {
     struct retired *taken = first, **end = &taken;
-    if (count == 0 || count < thread_count() / 4)
+    if (count == 0 || count < look_at)
         return NULL;
     uint64_t earliest = earliest_reading();
     while (*end != NULL && (*end)->stamp < earliest) {
@@ -45,6 +45,7 @@ struct retired *grace_take(void)
     if (first == NULL)
         last = &first;
     *end = NULL;
+    look_at = count + thread_count() / 4;
     return taken;
 }
 

@@ -2,10 +2,10 @@
  * Grace periods: what a writer has unlinked is freed when no reader can look at it any more.
  * Readers take no lock and wait for nobody.
  *
- * A reader notes the epoch in which it begins (struct thread, `reading`), and 0 when it has done. A
- * writer unlinks, stamps what it has unlinked with the epoch, and begins the next one. Who reads in
- * a later epoch than the stamp began after the unlinking and cannot meet it; so it may go when no
- * thread reads in that epoch or an earlier one.
+ * A reader notes the epoch in which it begins (struct thread_entry, `reading`), and 0 when it has
+ * done. A writer unlinks, stamps what it has unlinked with the epoch, and begins the next one. Who
+ * reads in a later epoch than the stamp began after the unlinking and cannot meet it; so it may go
+ * when no thread reads in that epoch or an earlier one.
  *
  * epoch    written by writers, who keep each other out (release, G1), read by readers (acquire,
  * G2): who sees the new epoch sees what was unlinked before. reading  written by its thread: at the
@@ -15,9 +15,9 @@
  * last look before the free.
  *
  * Only listed threads may read so. The cost of looking at all threads is spread: a writer looks
- * when there are so many things waiting as a fourth of the threads that live; threads that are gone
- * cost nothing. The idea is that of epoch-based reclamation (Keir Fraser, 2004); ck_epoch is not
- * used since it never lets go of the record of a thread that is gone.
+ * when so many more things are waiting than last time as a fourth of the threads that live; threads
+ * that are gone cost nothing. The idea is that of epoch-based reclamation (Keir Fraser, 2004);
+ * ck_epoch is not used since it never lets go of the record of a thread that is gone.
  */
 #ifndef MTSTATES_GRACE_H
 #define MTSTATES_GRACE_H
@@ -33,14 +33,14 @@ struct retired {
 
 extern _Atomic uint64_t grace_epoch;
 
-static inline void grace_begin(struct thread *self)
+static inline void grace_begin(struct thread_entry *self)
 {
     uint64_t now = atomic_load_explicit(&grace_epoch, memory_order_acquire); /* G2 */
     atomic_store_explicit(&self->reading, now, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* G3 */
 }
 
-static inline void grace_end(struct thread *self)
+static inline void grace_end(struct thread_entry *self)
 {
     atomic_store_explicit(&self->reading, 0, memory_order_release); /* G5 */
 }

@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "park.h"
+#include "thread.h"
 
 #include <stddef.h>
 
@@ -22,6 +23,7 @@ bool ownership_init(struct ownership *o, uint64_t number)
 {
     atomic_init(&o->word, number);
     o->first = o->last = NULL;
+    o->forks = thread_forks();
     return pthread_mutex_init(&o->lock, NULL) == 0;
 }
 
@@ -46,9 +48,37 @@ static void queue_remove(struct ownership *o, struct waiter *w)
     w->queued = false;
 }
 
+/* Guards the making anew of locks. */
+static pthread_mutex_t anew = PTHREAD_MUTEX_INITIALIZER;
+
+void ownership_fork_begin(void)
+{
+    pthread_mutex_lock(&anew);
+}
+
+void ownership_fork_end(void)
+{
+    pthread_mutex_unlock(&anew);
+}
+
+/* In a process that is the child of none it costs a comparison. */
+static void take_lock(struct ownership *o)
+{
+    if (thread_forks() > 0) {
+        pthread_mutex_lock(&anew);
+        if (o->forks != thread_forks()) {
+            pthread_mutex_init(&o->lock, NULL); /* on Linux and macOS it cannot fail */
+            o->first = o->last = NULL;
+            o->forks = thread_forks();
+        }
+        pthread_mutex_unlock(&anew);
+    }
+    pthread_mutex_lock(&o->lock);
+}
+
 static void wake_all(struct ownership *o)
 {
-    pthread_mutex_lock(&o->lock);
+    take_lock(o);
     for (struct waiter *w = o->first; w != NULL; w = w->next)
         park_wake(&w->park);
     pthread_mutex_unlock(&o->lock);
@@ -88,7 +118,7 @@ enum entry ownership_enter_wait(struct ownership *o, uint64_t number,
 
     struct waiter self = {.number = number, .since = clock_now()};
     bool in_time = true;
-    pthread_mutex_lock(&o->lock);
+    take_lock(o);
     queue_append(o, &self);
     for (;;) {
         entry = self.handed ? ENTRY_ENTERED : take_or_flag(o, number);
@@ -117,7 +147,7 @@ static uint64_t word_after(const struct waiter *first, bool hand_over, uint64_t 
 
 bool ownership_leave_slowly(struct ownership *o, uint64_t number)
 {
-    pthread_mutex_lock(&o->lock);
+    take_lock(o);
     struct waiter *first = o->first;
     struct timespec now = clock_now();
     bool hand_over = first && clock_elapsed_ns(&first->since, &now) >= OWNERSHIP_FAIR_NS;

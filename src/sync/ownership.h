@@ -40,6 +40,9 @@
  * wake, but once the first waiter has waited OWNERSHIP_FAIR_NS, leave gives the word to it
  * directly. The idea is the "eventual fairness" of WebKit's ParkingLot (Filip Pizlo, 2016).
  *
+ * After a fork, threads that wait and whoever held the lock are not there: the first thread of the
+ * child that needs the lock makes lock and queue anew.
+ *
  * test/model/ownership.pml is the protocol as a model, which spin searches exhaustively.
  */
 #ifndef MTSTATES_OWNERSHIP_H
@@ -66,6 +69,7 @@ struct ownership {
     pthread_mutex_t lock; /* guards the queue; only waiters and those who meet one take it */
     struct waiter *first; /* the queue, longest waiting first */
     struct waiter *last;
+    unsigned forks; /* of thread_forks, when lock and queue were made; guarded by a lock of all */
 };
 
 enum entry {
@@ -163,6 +167,10 @@ static inline bool ownership_is_closing(struct ownership *o)
 {
     return atomic_load_explicit(&o->word, memory_order_relaxed) & OWNERSHIP_CLOSED;
 }
+
+/* Round a fork. */
+void ownership_fork_begin(void);
+void ownership_fork_end(void);
 
 /* The number of the thread that is inside or closes it; 0: none, or it is closed. */
 static inline uint64_t ownership_inside(struct ownership *o)

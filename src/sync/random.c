@@ -58,7 +58,8 @@ uint64_t random_hash(const struct random_key *key, const void *bytes, size_t len
                     key->low ^ 0x6c7967656e657261u, key->high ^ 0x7465646279746573u};
     for (size_t left = length; left >= 8; left -= 8, at += 8)
         sip_add(&s, word_at(at, 8));
-    sip_add(&s, word_at(at, length % 8) ^ (uint64_t)length << 56);
+    sip_add(&s, word_at(at, length % 8));
+    sip_add(&s, length);
     s.v2 ^= 0xff;
     sip_round(&s);
     sip_round(&s);

@@ -14,7 +14,8 @@ struct random_key random_key_new(void);
 
 /*
  * SipHash-1-3 of the bytes (Jean-Philippe Aumasson and Daniel J. Bernstein, 2012; one and three
- * rounds as hash tables use it): who does not know the key cannot choose bytes that collide.
+ * rounds as hash tables use it; the length is a word of its own): who does not know the key cannot
+ * choose bytes that collide.
  */
 uint64_t random_hash(const struct random_key *key, const void *bytes, size_t length);
 

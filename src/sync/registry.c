@@ -46,8 +46,6 @@ struct table {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct table ids;
 static struct table names;
-static unsigned long crowd;      /* most records since it last shrank; the mutex's */
-static atomic_bool shrunk;       /* relaxed: it orders nothing */
 static struct random_key secret; /* written before `ready` */
 static _Atomic int64_t next_id;  /* relaxed: only its being unique matters */
 static _Atomic bool ready;       /* written under the mutex with release, read with acquire */
@@ -164,7 +162,7 @@ bool registry_init(void)
         ok = true;
     } else {
         secret = random_key_new();
-        atomic_init(&next_id, RECORD_ID_LEAST + (int64_t)(secret.high % RECORD_ID_RANGE));
+        atomic_init(&next_id, RECORD_ID_LEAST + (int64_t)(random_key_new().low % RECORD_ID_RANGE));
         if (table_init(&ids, hash_id, same_id)) {
             if (table_init(&names, hash_name, same_name)) {
                 ok = true;
@@ -299,25 +297,6 @@ static bool name_add(struct record *r, struct record_name **fresh)
     return true;
 }
 
-/* Under the mutex, when a record has come or gone. */
-static void note_crowd(void)
-{
-    enum { CROWD_LEAST = 1000 };
-    unsigned long count = ck_hs_count(&ids.set);
-    if (count > crowd) {
-        crowd = count;
-    } else if (crowd >= CROWD_LEAST && count <= crowd / 4) {
-        crowd = count;
-        atomic_store_explicit(&shrunk, true, memory_order_relaxed);
-    }
-}
-
-bool registry_has_shrunk(void)
-{
-    return atomic_load_explicit(&shrunk, memory_order_relaxed) &&
-           atomic_exchange_explicit(&shrunk, false, memory_order_relaxed);
-}
-
 bool registry_add(struct record *r)
 {
     struct record_name *fresh = NULL;
@@ -332,7 +311,6 @@ bool registry_add(struct record *r)
     if (ok) {
         record_retain(r);
         r->present = true;
-        note_crowd();
     }
     write_end();
     free(fresh);
@@ -348,7 +326,6 @@ void registry_remove(struct record *r)
         table_remove(&ids, r);
         if (r->entry != NULL)
             name_unlink(r->entry, r);
-        note_crowd();
     }
     write_end();
     if (present)
@@ -372,10 +349,10 @@ static inline enum registry_result look_up(enum registry_result (*look)(const vo
 {
     struct thread *self = thread_self();
     enum registry_result result;
-    if (__builtin_expect(self->listed, 1)) {
-        grace_begin(self);
+    if (__builtin_expect(self->entry != NULL, 1) || thread_list(self)) {
+        grace_begin(self->entry);
         result = look(key, found);
-        grace_end(self);
+        grace_end(self->entry);
     } else {
         pthread_mutex_lock(&mutex);
         result = look(key, found);
@@ -399,10 +376,8 @@ static inline enum registry_result look_for_name(const void *key, struct record 
     if (n == NULL)
         return REGISTRY_UNKNOWN;
     struct record *only = atomic_load_explicit(&n->only, memory_order_acquire);
-    if (only == NULL)
-        return REGISTRY_AMBIGUOUS;
-    if (is_closed(only) || !record_retain_if_referenced(only))
-        return REGISTRY_UNKNOWN;
+    if (only == NULL || is_closed(only) || !record_retain_if_referenced(only))
+        return REGISTRY_AMBIGUOUS; /* or another has come meanwhile */
     *found = only;
     return REGISTRY_FOUND;
 }

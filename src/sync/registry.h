@@ -93,13 +93,11 @@ enum registry_result { REGISTRY_FOUND, REGISTRY_UNKNOWN, REGISTRY_AMBIGUOUS };
 
 /*
  * On REGISTRY_FOUND, `*found` has a reference that is the caller's to drop; it was not closed when
- * asked. Lock-free, but when a name is found ambiguous, which is looked at again under the mutex.
+ * asked. Lock-free, but when a name is found ambiguous or its state closed: then it is looked at
+ * again under the mutex.
  */
 enum registry_result registry_find_id(int64_t id, struct record **found);
 enum registry_result registry_find_name(const char *name, size_t length, struct record **found);
-
-/* Whether there were many records, and three quarters of them are gone. True once each time. */
-bool registry_has_shrunk(void);
 
 /* A number that follows from `id` and a secret of this process. */
 uint64_t registry_secret(int64_t id);

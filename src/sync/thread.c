@@ -6,6 +6,14 @@
 
 #include "thread_signal.h"
 
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+
 _Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
 
 /*
@@ -15,10 +23,11 @@ _Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
 static _Atomic uint64_t last_number;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct thread *first;
-static _Atomic unsigned count; /* written under the lock; relaxed: an estimate to others */
-static pthread_key_t end_key;  /* tells of a thread's end; written once, under the lock */
-static bool has_end_key;
+static struct thread_entry *first;
+static _Atomic unsigned count;  /* written under the lock; relaxed: an estimate to others */
+static pthread_key_t end_key;   /* has the entry; written once, under the lock, */
+static atomic_bool has_end_key; /* with release before this; who reads it without, acquires it */
+static unsigned forks;          /* written in a child before it has a second thread */
 
 /*
  * C stack that is left for the state entered last: Lua's 200 C calls take up to about 448 KB, in
@@ -35,21 +44,38 @@ static size_t stack_reserve(size_t size)
     return size / 8 * 7 < RESERVE_LUA ? size / 8 * 7 : RESERVE_LUA;
 }
 
+/*
+ * The main thread's C stack grows as far as its limit says, whatever is mapped of it now. Where the
+ * system does not tell the bounds, as without memory or /proc, a small stack is taken for granted.
+ */
 static void stack_bounds(uintptr_t *low, size_t *size)
 {
-    *low = 0;
-    *size = 0;
+    enum { SMALL = 256 * 1024 };
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 #if defined(__APPLE__)
+    (void)here;
     *size = pthread_get_stacksize_np(pthread_self());
     *low = (uintptr_t)pthread_get_stackaddr_np(pthread_self()) - *size;
 #elif defined(__linux__)
     pthread_attr_t attr;
     void *address;
-    if (pthread_getattr_np(pthread_self(), &attr) != 0)
-        return;
-    if (pthread_attr_getstack(&attr, &address, size) == 0)
-        *low = (uintptr_t)address;
-    pthread_attr_destroy(&attr);
+    struct rlimit limit;
+    uintptr_t high = here;
+    *size = 0;
+    if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+        if (pthread_attr_getstack(&attr, &address, size) == 0)
+            high = (uintptr_t)address + *size;
+        pthread_attr_destroy(&attr);
+    }
+    if (syscall(SYS_gettid) == getpid() && getrlimit(RLIMIT_STACK, &limit) == 0 &&
+        limit.rlim_cur < high)
+        *size = limit.rlim_cur;
+    if (*size == 0)
+        *size = SMALL;
+    *low = high - *size;
+#else
+    *size = SMALL;
+    *low = here - SMALL;
 #endif
 }
 
@@ -62,6 +88,7 @@ void thread_begin(void)
     self->number =
         atomic_fetch_add_explicit(&last_number, THREAD_NUMBER_STEP, memory_order_relaxed) +
         THREAD_NUMBER_STEP;
+    self->inside = &self->inside_unlisted;
     thread_signal_unblock();
     thread_list(self);
 }
@@ -69,60 +96,89 @@ void thread_begin(void)
 /* ---- the list ---- */
 
 /* Under the lock. */
-static void link_in(struct thread *t)
+static void link_in(struct thread_entry *e)
 {
-    t->previous = NULL;
-    t->next = first;
+    e->previous = NULL;
+    e->next = first;
     if (first != NULL)
-        first->previous = t;
-    first = t;
-    t->listed = true;
+        first->previous = e;
+    first = e;
     atomic_fetch_add_explicit(&count, 1, memory_order_relaxed);
 }
 
-static void unlink_it(struct thread *t)
+void thread_drop(struct thread_entry *e)
 {
-    *(t->previous ? &t->previous->next : &first) = t->next;
-    if (t->next != NULL)
-        t->next->previous = t->previous;
-    t->listed = false;
+    *(e->previous ? &e->previous->next : &first) = e->next;
+    if (e->next != NULL)
+        e->next->previous = e->previous;
     atomic_fetch_sub_explicit(&count, 1, memory_order_relaxed);
+    free(e);
 }
 
-/* A thread that dies inside states stays in their words, but its C stack is as good as gone. */
-static void on_end(void *value)
+/* A thread that dies inside of states stays in their words. */
+static void on_end(void *entry)
 {
-    struct thread *self = value;
-    self->stay = NULL;
-    self->depth = 0;
+    struct thread *self = &thread_record;
     while (self->ends != NULL) {
         struct thread_end *e = self->ends;
         self->ends = e->next;
         e->listed = false;
         e->run(e);
     }
+    self->entry = NULL;
+    self->inside = &self->inside_unlisted;
+    self->inside_unlisted = NULL;
     pthread_mutex_lock(&lock);
-    unlink_it(self);
-    self->ended = true;
+    thread_drop(entry);
     pthread_mutex_unlock(&lock);
+}
+
+static struct thread_entry *entry_new(const struct thread *self)
+{
+    struct thread_entry *e = malloc(sizeof *e);
+    if (e == NULL)
+        return NULL;
+    atomic_init(&e->reading, 0);
+    atomic_init(&e->signalled, false);
+    e->inside = *self->inside;
+    e->number = self->number;
+#if defined(__linux__)
+    e->id = (pid_t)syscall(SYS_gettid);
+#else
+    e->id = pthread_self();
+#endif
+    return e;
 }
 
 bool thread_list(struct thread *self)
 {
-    if (self->listed || self->ended)
-        return self->listed;
+    if (self->entry != NULL)
+        return true;
+    struct thread_entry *e = entry_new(self);
+    if (e == NULL)
+        return false;
     pthread_mutex_lock(&lock);
-    if (!has_end_key)
-        has_end_key = pthread_key_create(&end_key, on_end) == 0;
-    if (has_end_key && pthread_setspecific(end_key, self) == 0) {
-        self->id = pthread_self();
-        link_in(self);
+    bool has_key = atomic_load_explicit(&has_end_key, memory_order_relaxed) ||
+                   pthread_key_create(&end_key, on_end) == 0;
+    atomic_store_explicit(&has_end_key, has_key, memory_order_release);
+    if (has_key && pthread_setspecific(end_key, e) == 0) {
+        link_in(e);
+        self->entry = e;
+        self->inside = &e->inside;
+        e = NULL;
     }
     pthread_mutex_unlock(&lock);
-    return self->listed;
+    free(e);
+    return self->entry != NULL;
 }
 
-struct thread *thread_first_locked(void)
+struct thread_entry *thread_entry_here(void)
+{
+    return atomic_load_explicit(&has_end_key, memory_order_acquire) ? pthread_getspecific(end_key)
+                                                                    : NULL;
+}
+
+struct thread_entry *thread_first_locked(void)
 {
     pthread_mutex_lock(&lock);
     return first;
@@ -165,20 +221,32 @@ void thread_not_at_end(struct thread *self, struct thread_end *e)
 
 /* ---- fork ---- */
 
+unsigned thread_forks(void)
+{
+    return forks;
+}
+
 void thread_fork_begin(void)
 {
     pthread_mutex_lock(&lock);
 }
 
+/* In the child the thread has another number of the system's, and the others are gone. */
 void thread_fork_end(bool is_child)
 {
-    struct thread *self = &thread_record;
     if (is_child) {
-        first = NULL;
-        atomic_store_explicit(&count, 0, memory_order_relaxed);
-        if (self->listed) {
-            self->id = pthread_self();
-            link_in(self);
+        struct thread_entry *own = thread_record.entry;
+        forks++;
+        for (struct thread_entry *e = first, *next; e != NULL; e = next) {
+            next = e->next;
+            if (e != own)
+                thread_drop(e);
+        }
+        if (own != NULL) {
+            atomic_store(&own->signalled, false);
+#if defined(__linux__)
+            own->id = (pid_t)syscall(SYS_gettid);
+#endif
         }
     }
     pthread_mutex_unlock(&lock);

@@ -3,11 +3,14 @@
  * what it is inside of, what there is to do when it ends. Nobody announces threads; a thread gets
  * its record when it first comes by.
  *
- * The record is the thread's own variable, and listed, so that others find it: to send the thread a
- * signal (thread_signal.h), or to see whether it reads the registry (grace.h). It leaves the list,
- * under the list's lock, before the thread is gone. A thread is not listed when it has no memory
- * for that yet, or when it is past that point and the destructors of its other variables run; it
- * can do all that others do, but no interrupt reaches an endless loop there.
+ * The record is the thread's own variable. What others have to reach is apart from it, in an entry
+ * of a list: to send the thread a signal (thread_signal.h), or to see whether it reads the registry
+ * (grace.h). So nobody ever looks at memory that goes with a thread. The entry goes when the thread
+ * ends; if that happens where no end can be seen, in the last destructor of another variable of the
+ * thread's, it goes when somebody finds that there is no such thread.
+ *
+ * Without memory for an entry a thread can do all that others do, but no interrupt reaches an
+ * endless loop there; the next look-up or making tries again.
  */
 #ifndef MTSTATES_THREAD_H
 #define MTSTATES_THREAD_H
@@ -17,8 +20,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
-struct stay;
+struct state;
 
 /* Thread numbers are multiples of this: an ownership word keeps its flags in the bits below. */
 #define THREAD_NUMBER_STEP 8u
@@ -36,13 +40,9 @@ struct thread_end {
     bool listed;
 };
 
-struct thread {
-    uint64_t number;      /* never given twice in a process; 0: this record is not filled in yet */
-    uintptr_t stack_low;  /* lowest address of the C stack; 0: unknown */
-    size_t stack_reserve; /* bytes above stack_low that nothing further may start in */
-    unsigned depth;       /* stays that it is in, */
-    struct stay *stay;    /* and the innermost of them; read by the thread's signal handler, too */
-    struct thread_end *ends;
+/* What others know of a thread. The padding keeps its line apart from those of other threads. */
+struct thread_entry {
+    char before[64];
 
     /*
      * The registry's epoch in which the thread began to read, 0 while it does not. Written by the
@@ -50,14 +50,31 @@ struct thread {
      */
     _Atomic uint64_t reading;
 
+    /* The innermost state that the thread is inside of: the thread's and its signal handler's. */
+    struct state *inside;
+
     /* Set by whoever sends the signal, under the list's lock; taken by the thread's handler. */
     _Atomic bool signalled;
 
-    /* The list's lock guards these. */
-    bool listed;
-    bool ended; /* was listed once */
+    uint64_t number;
+#if defined(__linux__)
+    pid_t id; /* the system's: it tells when there is no such thread */
+#else
     pthread_t id;
-    struct thread *next, *previous;
+#endif
+    struct thread_entry *next, *previous; /* the list's lock guards these */
+    char after[64];
+};
+
+struct thread {
+    uint64_t number;       /* never given twice in a process; 0: this record is not filled in yet */
+    uintptr_t stack_low;   /* lowest address of the C stack; 0: unknown */
+    size_t stack_reserve;  /* bytes above stack_low that nothing further may start in */
+    unsigned depth;        /* stays that it is in */
+    struct state **inside; /* the innermost state of these: the entry's, or this one: */
+    struct state *inside_unlisted;
+    struct thread_end *ends;
+    struct thread_entry *entry; /* NULL: not listed */
 };
 
 /*
@@ -81,28 +98,33 @@ static inline struct thread *thread_self(void)
     return &thread_record;
 }
 
-/* Lists the calling thread if it is not yet. False: no memory, or it has ended. */
+/* Lists the calling thread if it is not yet. False: no memory. */
 bool thread_list(struct thread *self);
 
-/* Has `e` run once when the calling thread ends. False: that cannot be had; see thread_list. */
+/* The calling thread's entry, or NULL; also in a signal handler. */
+struct thread_entry *thread_entry_here(void);
+
+/* Has `e` run once when the calling thread ends. False: no memory. */
 bool thread_at_end(struct thread *self, struct thread_end *e);
 
 /* The calling thread takes that back. */
 void thread_not_at_end(struct thread *self, struct thread_end *e);
 
 /*
- * The listed threads stay listed between these two, in any thread; no thread ends meanwhile, so
- * keep it short. thread_first gives one of them, thread_next the one after; NULL: no more.
+ * Entries stay listed between these two, in any thread; no thread ends meanwhile, so keep it short.
+ * `thread_first_locked` gives one of them, their `next` the one after.
  */
-struct thread *thread_first_locked(void);
-static inline struct thread *thread_next(const struct thread *t)
-{
-    return t->next;
-}
+struct thread_entry *thread_first_locked(void);
 void thread_unlock(void);
+
+/* Between the two: there is no such thread any more. */
+void thread_drop(struct thread_entry *e);
 
 /* How many are listed; to anybody who holds no lock an estimate. */
 unsigned thread_count(void);
+
+/* The forks that led to this process, since the module was loaded. */
+unsigned thread_forks(void);
 
 /* Round a fork: in the child, only the thread that called it is left. */
 void thread_fork_begin(void);

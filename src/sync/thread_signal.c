@@ -10,58 +10,88 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+
+/* Written under the list's lock before a signal is sent, read by handlers; one value only. */
+static void (*_Atomic look_at)(struct state *);
 
 /*
- * Written under the list's lock before a signal is sent, read by handlers. `look` has one value
- * only. Of the other two at most one is not NULL: the handler that was there before ours; a handler
- * that reads the one before a change and the other after it calls one of the two, or both.
+ * A handler that was there before ours. One of the two is not NULL, if there is one. Written under
+ * the list's lock, read by handlers: who reads one before a change and the other after it calls
+ * one of the two handlers, or both.
  */
-static void (*_Atomic look_at)(struct thread *);
-static void (*_Atomic previous_plain)(int);
-static void (*_Atomic previous_informed)(int, siginfo_t *, void *);
+struct previous {
+    void (*_Atomic plain)(int);
+    void (*_Atomic informed)(int, siginfo_t *, void *);
+};
 
-/* A handler installed after ours may call ours, which calls it: once round, then the circle ends.
+/* The one before ours was first installed, and the one before it last was. */
+static struct previous first_previous, last_previous;
+static bool was_installed;
+
+/*
+ * A handler installed after ours may call ours, which comes after it again: then the one that was
+ * there first is next, and the circle ends.
  */
 static _Thread_local volatile sig_atomic_t passing_on THREAD_LOCAL_MODEL;
 
 static void pass_on(int number, siginfo_t *info, void *context)
 {
-    void (*plain)(int) = atomic_load(&previous_plain);
-    void (*informed)(int, siginfo_t *, void *) = atomic_load(&previous_informed);
-    if (passing_on)
+    struct previous *p = passing_on ? &first_previous : &last_previous;
+    void (*plain)(int) = atomic_load(&p->plain);
+    void (*informed)(int, siginfo_t *, void *) = atomic_load(&p->informed);
+    if (passing_on == 2)
         return;
-    passing_on = 1;
+    passing_on++;
     if (informed != NULL)
         informed(number, info, context);
     if (plain != NULL)
         plain(number);
-    passing_on = 0;
+    passing_on--;
 }
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     int error = errno;
-    struct thread *self = &thread_record;
-    if (atomic_exchange(&self->signalled, false))
-        atomic_load (&look_at)(self);
+    struct thread_entry *here = thread_entry_here();
+    if (here != NULL && atomic_exchange(&here->signalled, false))
+        atomic_load (&look_at)(here->inside);
     else
         pass_on(number, info, context);
     errno = error;
 }
 
-/* Under the list's lock: our handler, if it is not there yet or not any more. */
+static void note_previous(struct previous *p, const struct sigaction *s)
+{
+    bool informed = s->sa_flags & SA_SIGINFO;
+    bool plain = !informed && s->sa_handler != SIG_DFL && s->sa_handler != SIG_IGN;
+    atomic_store(&p->informed, informed ? s->sa_sigaction : NULL);
+    atomic_store(&p->plain, plain ? s->sa_handler : NULL);
+}
+
+/*
+ * Under the list's lock: our handler, if it is not there yet or not any more. It keeps to what the
+ * one before it asked for: which signals wait meanwhile, and whether system calls are restarted.
+ */
 static void install(void)
 {
-    struct sigaction now, ours = {.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
+    struct sigaction now, ours = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigaction(MTSTATES_SIGNAL, NULL, &now);
-    bool informed = now.sa_flags & SA_SIGINFO;
-    if (informed && now.sa_sigaction == on_signal)
+    bool has_handler =
+        now.sa_flags & SA_SIGINFO || (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN);
+    if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_signal)
         return;
-    bool plain = !informed && now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN;
-    atomic_store(&previous_informed, informed ? now.sa_sigaction : NULL);
-    atomic_store(&previous_plain, plain ? now.sa_handler : NULL);
+    note_previous(&last_previous, &now);
+    if (!was_installed)
+        note_previous(&first_previous, &now);
+    was_installed = true;
     ours.sa_sigaction = on_signal;
-    sigemptyset(&ours.sa_mask);
+    ours.sa_mask = now.sa_mask;
+    ours.sa_flags |= has_handler ? now.sa_flags & SA_RESTART : SA_RESTART;
     sigaction(MTSTATES_SIGNAL, &ours, NULL);
 }
 
@@ -73,21 +103,30 @@ void thread_signal_unblock(void)
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-bool thread_signal_send(uint64_t number, void (*look)(struct thread *))
+/* False: there is no such thread. */
+static bool kill_thread(const struct thread_entry *e)
 {
-    if (thread_self()->number == number) {
-        look(thread_self());
-        return true;
-    }
-    struct thread *t = thread_first_locked();
-    while (t != NULL && t->number != number)
-        t = thread_next(t);
-    if (t != NULL) {
+#if defined(__linux__)
+    return syscall(SYS_tgkill, getpid(), e->id, MTSTATES_SIGNAL) == 0 || errno != ESRCH;
+#else
+    return pthread_kill(e->id, MTSTATES_SIGNAL) != ESRCH;
+#endif
+}
+
+bool thread_signal_send(uint64_t number, void (*look)(struct state *))
+{
+    struct thread_entry *e = thread_first_locked();
+    bool sent = false;
+    while (e != NULL && e->number != number)
+        e = e->next;
+    if (e != NULL) {
         atomic_store(&look_at, look);
         install();
-        atomic_store(&t->signalled, true);
-        pthread_kill(t->id, MTSTATES_SIGNAL);
+        atomic_store(&e->signalled, true);
+        sent = kill_thread(e);
+        if (!sent)
+            thread_drop(e);
     }
     thread_unlock();
-    return t != NULL;
+    return sent;
 }

@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct thread;
+struct state;
 
 /* Another signal may be chosen when building. */
 #if !defined(MTSTATES_SIGNAL)
@@ -24,10 +24,10 @@ struct thread;
 void thread_signal_unblock(void);
 
 /*
- * Has `look(t)` called, soon, in the thread `t` of that number; in the calling thread at once. The
- * same `look` in all calls; it may do only what a signal handler may. False: no such thread is
- * listed. Waits for nothing but the list's lock. Any thread.
+ * Has `look(innermost)` called, soon, in the thread of that number, with the innermost state that
+ * the thread is inside of, or NULL. The same `look` in all calls; it may do only what a signal
+ * handler may. False: no such thread is listed. Waits for nothing but the list's lock. Any thread.
  */
-bool thread_signal_send(uint64_t number, void (*look)(struct thread *));
+bool thread_signal_send(uint64_t number, void (*look)(struct state *innermost));
 
 #endif

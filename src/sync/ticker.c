@@ -26,6 +26,7 @@ static void look_at_all(void)
 {
     for (struct tick *t = first, *next; t != NULL; t = next) {
         next = t->next;
+        t->looks++;
         if (!t->look(t))
             unlink_tick(t);
     }
@@ -74,6 +75,7 @@ void ticker_add(struct tick *t, bool (*look)(struct tick *))
 {
     pthread_mutex_lock(&lock);
     bool was_idle = first == NULL;
+    t->looks = 0;
     if (!t->listed) {
         t->look = look;
         t->previous = NULL;
@@ -90,8 +92,11 @@ void ticker_add(struct tick *t, bool (*look)(struct tick *))
     pthread_mutex_unlock(&lock);
 }
 
+/* Nobody adds it any more, so one that is not listed stays so. */
 void ticker_remove(struct tick *t)
 {
+    if (!t->listed)
+        return;
     pthread_mutex_lock(&lock);
     if (t->listed)
         unlink_tick(t);

@@ -6,21 +6,23 @@
 #ifndef MTSTATES_TICKER_H
 #define MTSTATES_TICKER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #define TICKER_MS 10
 
-/* Something to look at; embedded in what it belongs to. All fields are the ticker's. */
+/* Something to look at; embedded in what it belongs to. All fields are the ticker's; nobody else
+ * writes them but to make all of them 0 at first. */
 struct tick {
     struct tick *next, *previous;
     bool (*look)(struct tick *);
-    bool listed;
+    unsigned looks;     /* since it was last added, this one counted */
+    atomic_bool listed; /* written under the ticker's lock */
 };
 
 /*
- * Has `look(t)` called in the ticker every TICKER_MS until it returns false. Does nothing when `t`
- * is listed. Any thread; blocks for other looks only. Without memory for a thread nobody looks
- * before the next call.
+ * Has `look(t)` called in the ticker every TICKER_MS until it returns false. Any thread; blocks for
+ * other looks only. Without memory for a thread nobody looks before the next call.
  */
 void ticker_add(struct tick *t, bool (*look)(struct tick *));
 
