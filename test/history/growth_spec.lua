@@ -32,6 +32,7 @@ local function stays_small(script, ...)
 end
 
 describe("a host with a heap of 100 MB", function()
+    -- What is done with the state that make(i) makes.
     local lives = {
         ["dropped at once"] = "make(i)",
         ["kept until the next 1000 are made"] = "kept[i % 1000 + 1] = make(i)",
@@ -41,47 +42,56 @@ describe("a host with a heap of 100 MB", function()
         ["kept in a closure, with garbage made meanwhile"] = "local s = make(i) "
             .. "kept[i % 500 + 1] = function() return s end for j = 1, 100 do s = { s } s = s[1] end",
     }
+    local COUNT = os.getenv("MTSTATES_TEST_SECONDS") and 20000 or 7000 -- too many if they all stayed
 
-    local function stays_within_100_mb(mode, life, count)
-        stays_small([[
-            %s
+    -- One life after the other, in one host; the longest with 20000 states.
+    local function stays_within_100_mb(mode, life)
+        local script = {}
+        for name, code in pairs(life and { [life] = lives[life] } or lives) do
+            script[#script + 1] = ([[
+                do
+                    local kept, start, peak = {}, settled_mb(), 0
+                    for i = 1, %d do
+                        %s
+                        if i %% 100 == 0 then
+                            peak = math.max(peak, resident_mb() - start)
+                        end
+                    end
+                    most(100, peak, %q)
+                end
+            ]]):format(life and name:match("until") and 20000 or COUNT, code, name)
+        end
+        stays_small("%s", mode .. [[
             local ballast = {}
             for i = 1, 1000000 do
                 ballast[i] = { i }
             end
-            collectgarbage()
-            collectgarbage()
             local function make(i)
                 return (mt.newstate("state " .. i, echo))
             end
-            local kept = {}
-            local start, peak = resident_mb(), 0
-            for i = 1, %d do
-                %s
-                if i %% 100 == 0 then
-                    peak = math.max(peak, resident_mb() - start)
-                end
+            local function settled_mb()
+                collectgarbage()
+                collectgarbage()
+                return resident_mb()
             end
-            most(100, peak, "the process")
-            assert(#ballast == 1000000)
-        ]], mode, count, life)
+        ]] .. table.concat(script) .. "assert(#ballast == 1000000)")
     end
 
-    local GENERATIONAL, INCREMENTAL = 'collectgarbage("generational")', 'collectgarbage("incremental")'
-    local COUNT = os.getenv("MTSTATES_TEST_SECONDS") and 20000 or 8000 -- too many if they all stayed
+    local GENERATIONAL, INCREMENTAL = 'collectgarbage("generational")\n', 'collectgarbage("incremental")\n'
 
-    for name, mode in pairs({ generational = GENERATIONAL, incremental = INCREMENTAL }) do
-        for life, code in pairs(lives) do
-            it("in " .. name .. " mode stays within 100 MB with states each " .. life, function()
-                stays_within_100_mb(mode, code, life:match("until") and 20000 or COUNT)
-            end)
-        end
+    for life in pairs(lives) do
+        it("in generational mode stays within 100 MB with states each " .. life, function()
+            stays_within_100_mb(GENERATIONAL, life)
+        end)
     end
 
-    it("stays within 100 MB when it changes to the other mode and back", function()
-        for _, mode in ipairs({ GENERATIONAL .. INCREMENTAL, INCREMENTAL .. GENERATIONAL }) do
-            stays_within_100_mb(mode, lives["kept for a time of its own"], COUNT)
-        end
+    it("in incremental mode stays within 100 MB with states, whatever it does with them", function()
+        stays_within_100_mb(INCREMENTAL)
+    end)
+
+    it("stays within 100 MB when it has changed to the other mode, and back", function()
+        stays_within_100_mb(INCREMENTAL .. GENERATIONAL .. INCREMENTAL, "kept for a time of its own")
+        stays_within_100_mb(GENERATIONAL .. INCREMENTAL .. GENERATIONAL, "kept for a time of its own")
     end)
 
     it("does not collect more often for states that live on", function()
@@ -185,27 +195,32 @@ describe("a large call", function()
     end)
 end)
 
-describe("memory comes back to the system", function()
+-- malloc keeps what it has in holes of its heap, of plain Lua's states as well: it serves those to come.
+describe("memory serves as many again", function()
     local function of_states(count, options, setup, ending)
         stays_small([[
             local count, setup = %d, %q
-            local warm = mt.newstate(setup)
-            warm:close()
-            collectgarbage()
-            local start = resident_mb()
             local states = {}
-            for i = 1, count do
-                states[i] = mt.newstate(%s, setup)
+            local function make()
+                for i = 1, count do
+                    states[i] = mt.newstate(%s, setup)
+                end
             end
-            io.write(("%%.1f MB in use\n"):format(resident_mb() - start))
-            %s
-            states = nil
-            collectgarbage()
-            collectgarbage()
-            most(30, resident_mb() - start, "the process")
-            local again = mt.newstate(setup)
-            again:call()
-            most(30, resident_mb() - start, "the process, with a new one")
+            local function close()
+                %s
+                states = {}
+                collectgarbage()
+                collectgarbage()
+            end
+            local start = resident_mb()
+            make()
+            local peak = resident_mb() - start
+            io.write(("%%.1f MB in use\n"):format(peak))
+            for _ = 1, 3 do
+                close()
+                make()
+                most(peak * 1.1 + 5, resident_mb() - start, "the process")
+            end
         ]], count, setup, options, ending)
     end
     local ONE_BY_ONE = "for i = 1, count do states[i]:close() end"
@@ -215,24 +230,24 @@ describe("memory comes back to the system", function()
         of_states(10000, "{}", SMALL, ONE_BY_ONE)
     end)
 
-    it("when 10000 states close in any order", function()
-        of_states(10000, "{}", SMALL, [[
+    it("when 5000 states close in any order", function()
+        of_states(5000, "{}", SMALL, [[
             for i = count, 1, -1 do
                 table.remove(states, math.random(#states)):close()
             end
         ]])
     end)
 
-    it("when the collector closes 10000 states", function()
-        of_states(10000, "{}", SMALL, "")
+    it("when the collector closes 5000 states", function()
+        of_states(5000, "{}", SMALL, "")
     end)
 
-    it("when 10000 named states without libraries close", function()
-        of_states(10000, "{ name = 'state ' .. i, libs = false }", SMALL, ONE_BY_ONE)
+    it("when 8000 named states without libraries close", function()
+        of_states(8000, "{ name = 'state ' .. i, libs = false }", SMALL, ONE_BY_ONE)
     end)
 
-    it("when 4000 states with something in them close", function()
-        of_states(4000, "{}", "t = {} for i = 1, 500 do t[i] = { 'text ' .. i } end return function() end",
+    it("when 1500 states with something in them close", function()
+        of_states(1500, "{}", "t = {} for i = 1, 500 do t[i] = { 'text ' .. i } end return function() end",
             ONE_BY_ONE)
     end)
 
@@ -246,7 +261,9 @@ describe("memory comes back to the system", function()
             end, count):join()
         ]])
     end)
+end)
 
+describe("memory comes back to the system", function()
     it("when a state frees a burst of 200 MB in small pieces", function()
         stays_small([[
             local state = mt.newstate(function()

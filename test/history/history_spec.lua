@@ -128,7 +128,7 @@ local events = {
     ["a call with 900000 arguments"] = "state:call(table.unpack({}, 1, 900000))",
     ["a call with 900000 results"] = "select('#', state:call('unpack', 900000))",
     ["a call that waits with 900000 values"] = "state:tcall(1, 'nothing', table.unpack({}, 1, 900000)) "
-        .. "state:tcall(1, 'unpack', 900000)",
+        .. "select('#', state:tcall(1, 'unpack', 900000))",
     ["a hundred large calls"] = "for i = 1, 100 do state:call('unpack', 5000 * i) end",
     ["a call of which an argument is refused"] =
         "local t = {} t[900000] = print assert(not pcall(state.call, state, table.unpack(t, 1, 900000)))",
@@ -175,14 +175,6 @@ describe("everything is as fast as it was", function()
             end, "keep")
         ]])
     end)
-
-    it("after such a burst in another state", function()
-        is_as_fast([[
-            history(function()
-                mt.newstate(worker):call("burst", 400)
-            end)
-        ]])
-    end)
 end)
 
 describe("8 MB in small pieces are made and dropped as fast as ever", function()
@@ -194,7 +186,7 @@ describe("8 MB in small pieces are made and dropped as fast as ever", function()
             happen()
             local other = mt.newstate(worker)
             other:call("keep")
-            for _ = 1, 5 do -- in all, since a single one may have luck
+            for _ = 1, 3 do -- in all, since a single one may have luck
                 fresh = fresh + other:call("fill", 8)
                 used = used + state:call("fill", 8)
             end
@@ -205,8 +197,8 @@ describe("8 MB in small pieces are made and dropped as fast as ever", function()
     for event, code in pairs({
         ["a burst of 400 MB"] = "state:call('burst', 400)",
         ["two bursts of 200 MB"] = "state:call('burst', 200) state:call('burst', 200)",
-        ["a burst of 400 MB in another state"] = "local other = mt.newstate(worker) "
-            .. "other:call('burst', 400) state:call('keep')",
+        ["a burst of 200 MB in another state"] = "local other = mt.newstate(worker) "
+            .. "other:call('burst', 200) state:call('keep')",
         ["a call with 900000 arguments and results"] = "state:call(table.unpack({}, 1, 900000)) "
             .. "select('#', state:call('unpack', 900000))",
     }) do
