@@ -219,7 +219,7 @@ describe("memory serves as many again", function()
             for _ = 1, 3 do
                 close()
                 make()
-                most(peak * 1.1 + 5, resident_mb() - start, "the process")
+                most(math.ceil(peak * 1.1) + 5, resident_mb() - start, "the process")
             end
         ]], count, setup, options, ending)
     end
