@@ -25,4 +25,16 @@ function child.run(script, before)
     return ("%s%s[%s %s]"):format(output, errors, how, status), errors
 end
 
+-- The same with body(...), a function without upvalues; the arguments are strings and numbers.
+function child.call(body, ...)
+    local arguments = {}
+    for i, argument in ipairs({ ... }) do
+        arguments[i] = ("%q"):format(argument)
+    end
+    return child.run(([[
+        package.path = "test/spec/?.lua;" .. package.path
+        load(%q, "=child", "b")(%s)
+    ]]):format(string.dump(body), table.concat(arguments, ", ")))
+end
+
 return child

@@ -4,6 +4,12 @@ local uv = require("luv")
 
 local support = {}
 
+support.has_thread_sanitizer = os.getenv("MTSTATES_TEST_TSAN") ~= nil -- see CMakeLists.txt
+
+-- How many times as long everything may take.
+support.slowness = support.has_thread_sanitizer and 20
+    or (os.getenv("LD_PRELOAD") or ""):match("libasan") and 4 or 1
+
 -- A setup whose callback returns what it is given.
 function support.echo()
     return function(...)
@@ -22,9 +28,9 @@ function support.adder(name)
     end)
 end
 
--- Waits until `condition` returns something true, and returns it; fails after ten seconds.
-function support.eventually(condition)
-    local deadline = uv.hrtime() + 10e9
+-- Waits until `condition` returns something true, and returns it; nil after that many seconds.
+function support.within(seconds, condition)
+    local deadline = uv.hrtime() + seconds * 1e9
     repeat
         local value = condition()
         if value then
@@ -32,11 +38,15 @@ function support.eventually(condition)
         end
         uv.sleep(1)
     until uv.hrtime() > deadline
-    error("waited for ten seconds", 2)
+end
+
+-- The same, but fails after ten seconds.
+function support.eventually(condition)
+    return support.within(10, condition) or error("waited for ten seconds", 2)
 end
 
 -- Runs `body(...)`, a function without upvalues, in a luv thread; join() gives `true, result` or
--- `false, error`, the result being a scalar.
+-- `false, error`, the result being a scalar; ended() tells whether join would return at once.
 function support.thread(body, ...)
     return support.thread_with({}, body, ...)
 end
@@ -62,6 +72,9 @@ function support.thread_with(options, body, ...)
         join = function()
             handle:join()
             return outcome:call()
+        end,
+        ended = function()
+            return select(2, outcome:tcall(math.huge)) ~= nil
         end,
     }
 end
@@ -101,6 +114,16 @@ function support.busy_state(name)
         gate:tcall(math.huge, "open", true)
         return thread.join()
     end
+end
+
+-- The ways to keep running of ways.lua; under the thread sanitizer with a call of libc in each loop.
+function support.ways()
+    local file <close> = assert(io.open("test/spec/ways.lua"))
+    local code = file:read("a")
+    if support.has_thread_sanitizer then
+        code = code:gsub("%-%-%[%[breathe%]%]", "os.time()")
+    end
+    return assert(load(code, "@test/spec/ways.lua"))()
 end
 
 -- Resident memory of this process in MB.
