@@ -1,11 +1,10 @@
 -- Bad input by machine: every function, method and metamethod of the module is called with nasty
 -- arguments, from nasty places.
 --
---     lua5.4 test/fuzz.lua        runs children, each with a seed of its own, until the time is up
+--     lua5.4 test/fuzz.lua        runs children, see children.lua
 --     lua5.4 test/fuzz.lua SEED   is such a child; says on stderr what it is about to do
 --
--- MTSTATES_TEST_SECONDS is the time, MTSTATES_TEST_SEED the seed of the only child to run. A child's
--- seed decides what is called, with what, and from where; the threads' pace is their own.
+-- A child's seed decides what is called, with what, and from where; the threads' pace is their own.
 --
 -- An operation may return, or raise a string that Lua, the module or the bad value itself is known
 -- to raise. Everything else fails the test: another error, a crash of the child, a child that does
@@ -17,6 +16,7 @@
 -- setmetatable, setupvalue and getregistry on the module's own objects.
 -- luacheck: globals KEPT FINAL FRESH AT_END string coroutine
 local mtstates = require("mtstates")
+local children = dofile("test/children.lua")
 
 local OPERATIONS = 300 -- of one child
 local CHILD_SECONDS = 100 -- after which it is taken for hung; it needs about one
@@ -25,9 +25,7 @@ local POOL = 8
 local NAMES = { "a", "b", "", "\0", "a\0b", ("n"):rep(65535) }
 local SCRIPT = "test/fuzz.lua"
 
-local function choose(list)
-    return list[math.random(#list)]
-end
+local choose = children.choose
 
 -- ---- values ----
 
@@ -297,32 +295,9 @@ end
 
 -- ---- errors ----
 
-local KNOWN = { "payload", "bad argument #%d+ to", "calling '.-' on bad self", "attempt to ",
-    "stack overflow", "this Lua state is closing", "needs itself to be made", "not enough memory",
-    "error in error handling", "too many results to unpack", "'__tostring' must return a string",
-    "got a non%-closable value", "table index is n" }
-
-local function is_known(message)
-    if type(message) ~= "string" or message:find("(null)", 1, true) then
-        return false
-    end
-    message = message:gsub("^test/fuzz%.lua:%d+: ", "") -- which coroutine.wrap puts in front
-    for name in pairs(mtstates.error) do
-        if message:find("^mtstates%.error%." .. name .. "%f[^%w_]") then
-            return true
-        end
-    end
-    for _, pattern in ipairs(KNOWN) do
-        if message:find(pattern) then
-            return true
-        end
-    end
-    return false
-end
-
 local function attempt(f, description)
     local ok, message = pcall(f)
-    if not ok and not is_known(message) then
+    if not ok and not children.is_known(message, {}) then
         io.stderr:write(("unexpected error of %s: %s\n"):format(description, message))
         os.exit(1)
     end
@@ -473,38 +448,6 @@ local function child(seed)
     end })
 end
 
--- ---- the parent ----
-
-local function last_lines(path, count)
-    local lines = {}
-    for line in io.lines(path) do
-        lines[#lines + 1] = line
-    end
-    return table.concat(lines, "\n", math.max(1, #lines - count + 1))
-end
-
-local function parent()
-    local given = os.getenv("MTSTATES_TEST_SEED")
-    local seconds = tonumber(os.getenv("MTSTATES_TEST_SECONDS") or 10)
-    local seed = given and math.tointeger(tonumber(given)) or os.time() * 1000
-    local deadline = os.time() + seconds
-    local log = os.tmpname()
-    local count = 0
-    repeat
-        local ok, how, status = os.execute(("timeout -s ABRT %d lua5.4 %s %d 2>%s"):format(
-            CHILD_SECONDS, SCRIPT, seed, log))
-        if not ok then
-            print(last_lines(log, 60))
-            print(("%s %d (124 is a hang). MTSTATES_TEST_SEED=%d"):format(how, status, seed))
-            os.exit(1)
-        end
-        seed = seed + 10
-        count = count + 1
-    until given or os.time() >= deadline
-    os.remove(log)
-    print(("%d children, seeds up to %d"):format(count, seed - 10))
-end
-
 local how = ...
 if how == "inside" then
     return inside
@@ -513,5 +456,5 @@ elseif how == "thread" then
 elseif how then
     child(math.tointeger(tonumber(how)))
 else
-    parent()
+    children.run(SCRIPT, { seconds = CHILD_SECONDS, lines = 60 })
 end
