@@ -12,12 +12,12 @@ extern "C" {
 
 /*
  * A lua_CFunction: pushes the module table, as require("mtstates") does. Any number of Lua states
- * may open the module, each from any thread. Raises out_of_memory, an error when another copy of the
- * module serves the Lua state already, or when this Lua is not one that the module knows. Put it into
- * package.preload for states to inherit it.
+ * may open the module, each from any thread. Raises out_of_memory, an error when another copy of
+ * the module serves the Lua state already, or when this Lua is not one that the module knows. Put
+ * it into package.preload for states to inherit it.
  *
- * Threads that use the module let SIGURG through, by which they are interrupted, and the process has
- * a handler for it from the first interrupt on. The extra space of states' coroutines
+ * Threads that use the module let SIGURG through, by which they are interrupted, and the process
+ * has a handler for it from the first interrupt on. The extra space of states' coroutines
  * (lua_getextraspace) is the program's.
  */
 __attribute__((visibility("default"))) int luaopen_mtstates(lua_State *L);

@@ -11,10 +11,10 @@
  *   Who sends writes the request (I1), then reads the ownership word: is a thread inside? Who
  *   enters swaps the word, then reads the request (I2). All four are sequentially consistent, so
  *   either the sender sees the thread, or the thread sees the request.
- *   A thread that is seen gets a signal, and again every TICKER_MS until the request has struck or
- *   the thread is out. That makes up for what Lua does with a hook that comes at a bad moment:
- *   between an instruction that reads the hook mask and one that writes `trap` or `hookcount`
- *   because of it, or in the middle of lua_sethook that a C module calls.
+ *   A thread that is seen gets a signal, and again and again until the request has struck or the
+ *   thread is out. That makes up for what Lua does with a hook that comes at a bad moment: between
+ *   an instruction that reads the hook mask and one that writes `trap` or `hookcount` because of
+ *   it, or in the middle of lua_sethook that a C module calls.
  *   A request that its thread never met strikes at the next entering.
  * test/model/interrupt.pml is this as a model, which spin searches exhaustively.
  *
@@ -24,12 +24,12 @@
  * `request` is written by senders and, from ONCE to NONE, by the thread inside. `running`,
  * `hooked`, `changing` and `own` are written by the thread inside and its handler; one runs at a
  * time, so the fences between are for the compiler only. From one thread inside to the next they
- * are ordered by the ownership word. The handler writes nothing while the thread is changing hooks
- * itself
- * (`changing`); the thread looks for a request once more after that.
+ * are ordered by the ownership word. While the thread is changing hooks itself (`changing`) the
+ * handler writes nothing, and the thread looks for a request once more after that.
  *
- * Only `running` ever has our hook, so there is one hook of the state's own to be kept and given
- * back. New coroutines inherit hooks: one that was made in this moment has ours, and no own.
+ * Only `running` is given our hook, so there is one hook of the state's own to be kept and given
+ * back. A coroutine that is made in just this moment inherits ours, which goes away when it is
+ * called there; what it should have inherited is lost to it.
  */
 #include "interrupt.h"
 
@@ -101,8 +101,7 @@ void interrupt_settle(struct interrupt *i)
              GET(i->hooked) != GET(i->running));
 }
 
-/* In the handler. The thread may be about to change from `hooked` to `running`, and then settles.
- */
+/* In the handler. If the thread is just changing from `hooked` to `running`, it settles itself. */
 static void settle_in_handler(struct interrupt *i)
 {
     lua_State *running = GET(i->running), *hooked = GET(i->hooked);

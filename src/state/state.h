@@ -31,8 +31,7 @@ struct state {
     lua_State *main; /* the interpreter's main coroutine; NULL once it is closed */
     struct arena arena;
     struct warning warning;
-    struct state
-        *around; /* what the thread inside was inside of before; its handler reads it, too */
+    struct state *around; /* what the thread inside is inside of besides; its handler's, too */
     unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
     struct state *next_closing; /* these three are for the thread that closes it */
     bool queued_to_close;
