@@ -4,7 +4,7 @@
 
 #include "handle.h"
 
-#include "host.h"
+#include "account.h"
 #include "state/call.h"
 #include "state/error.h"
 #include "sync/clock.h"
@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define UPVALUE_METATABLE lua_upvalueindex(1)
-#define UPVALUE_HOST lua_upvalueindex(2)
+#define UPVALUE_ACCOUNT lua_upvalueindex(2)
 
 /* The handle's user value: the refusal, once it was raised. */
 enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
@@ -30,7 +30,7 @@ static uintptr_t seal_of(const struct handle *h)
 
 static void drop_weight(struct handle *h)
 {
-    host_remove_weight(h->host, h->kilobytes);
+    account_remove_weight(h->account, h->kilobytes);
     h->kilobytes = 0;
 }
 
@@ -57,20 +57,20 @@ static void finalize(struct handle *h)
 
 struct handle *handle_new(lua_State *L)
 {
-    struct host *host = lua_touserdata(L, UPVALUE_HOST);
-    if (host->closed)
+    struct account *account = lua_touserdata(L, UPVALUE_ACCOUNT);
+    if (account->closed)
         luaL_error(L, "this Lua state is closing");
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
-    *h = (struct handle){.seal = seal_of(h), .host = host};
+    *h = (struct handle){.seal = seal_of(h), .account = account};
     lua_pushvalue(L, UPVALUE_METATABLE);
     lua_setmetatable(L, -2);
-    host_note_stray(L, UPVALUE_HOST);
+    account_note_stray(L, UPVALUE_ACCOUNT);
     return h;
 }
 
 bool handle_push_known(lua_State *L, int64_t id)
 {
-    host_push_known(L, UPVALUE_HOST, id);
+    account_push_known(L, UPVALUE_ACCOUNT, id);
     const struct handle *h = lua_touserdata(L, -1);
     if (h != NULL && h->state != NULL && h->state->record.id == id && !state_is_closed(h->state))
         return true;
@@ -81,13 +81,13 @@ bool handle_push_known(lua_State *L, int64_t id)
 void handle_make_known(lua_State *L, struct state *s)
 {
     handle_set(lua_touserdata(L, -1), s, false);
-    host_set_known(L, UPVALUE_HOST, s->record.id);
+    account_set_known(L, UPVALUE_ACCOUNT, s->record.id);
 }
 
 void handle_weigh(lua_State *L, struct handle *h, int kilobytes)
 {
     h->kilobytes = kilobytes;
-    host_add_weight(L, h->host, kilobytes);
+    account_add_weight(L, h->account, kilobytes);
 }
 
 static inline bool has_seal(lua_State *L, int index, const struct handle *h, uintptr_t seal)
@@ -389,5 +389,5 @@ void handle_push_upvalues(lua_State *L)
         lua_pop(L, 1);
         make_metatable(L);
     }
-    host_push(L, finalize);
+    account_push(L, finalize);
 }

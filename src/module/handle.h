@@ -1,8 +1,8 @@
 /*
  * Handles: what Lua code holds of a state.
  *
- * Functions that make handles have two upvalues: the metatable of handles, and the host. A handle
- * is known by its seal; once finalized, by another and its metatable.
+ * Functions that make handles have two upvalues: the metatable of handles, and the account. A
+ * handle is known by its seal; once finalized, by another and its metatable.
  */
 #ifndef MTSTATES_HANDLE_H
 #define MTSTATES_HANDLE_H
@@ -11,14 +11,14 @@
 
 #define HANDLE_TYPE "mtstates.state"
 
-struct host;
+struct account;
 
 struct handle {
-    uintptr_t seal;      /* tells a handle from all other objects */
-    struct state *state; /* has a reference; NULL: finalized, or none yet */
-    struct host *host;   /* stays as long as its handles */
-    int kilobytes;       /* what the state weighs on the host through this handle */
-    bool owns;           /* has an owner's share of `state` */
+    uintptr_t seal;          /* tells a handle from all other objects */
+    struct state *state;     /* has a reference; NULL: finalized, or none yet */
+    struct account *account; /* of the host; stays as long as its handles */
+    int kilobytes;           /* what the state weighs on the host through this handle */
+    bool owns;               /* has an owner's share of `state` */
 };
 
 /*

@@ -59,7 +59,7 @@ enum lua_inside lua_inside_check(void);
 
 /*
  * lua_gc answers -1 in a finalizer and while the Lua state closes. A new handle is then too late
- * for a finalizer of its own: see host.h.
+ * for a finalizer of its own: see account.h.
  */
 static inline bool lua_inside_finalizes(lua_State *L)
 {

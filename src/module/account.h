@@ -1,12 +1,13 @@
 /*
- * What the module knows of a host, a Lua state that uses it: one userdata in its registry.
+ * The account of a host, a Lua state that uses the module: what the module knows of it, in one
+ * userdata in its registry.
  *
  * Known handles. A host that looks up a state again gets the handle that it has. The last ones that
  * look-ups made stand in a weak table, each at a place that follows from its state's id.
  *
  * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
  * not of those that these finalizers make. A handle made in a finalizer would then keep its state
- * for ever. So such handles are noted, and the host's own finalizer, which was there first and
+ * for ever. So such handles are noted, and the account's own finalizer, which was there first and
  * therefore comes last, finalizes those that are left. They are keys of a weak table, and not in a
  * list through the handles, since a finalizer does not always run: Lua drops one that meets a stack
  * overflow.
@@ -14,8 +15,8 @@
  * Weight. A state weighs on the host's collector as a few bytes of handle, so the host is told of
  * its memory.
  */
-#ifndef MTSTATES_HOST_H
-#define MTSTATES_HOST_H
+#ifndef MTSTATES_ACCOUNT_H
+#define MTSTATES_ACCOUNT_H
 
 #include <lua.h>
 #include <stdbool.h>
@@ -23,33 +24,33 @@
 
 struct handle;
 
-struct host {
+struct account {
     bool closed;        /* it closes, and the last chance to finalize strays has passed */
     int64_t untold;     /* kilobytes of new states that its collector has not been told of */
     int64_t held;       /* kilobytes of states that its owning handles made and still hold */
     int64_t collect_at; /* what `held` has to reach for a whole collection */
 };
 
-/* Pushes the host of `L`, made when there is none yet. `finalize` is for strays. [-0, +1, e] */
-struct host *host_push(lua_State *L, void (*finalize)(struct handle *));
+/* Pushes the account of `L`, made when there is none yet. `finalize` is for strays. [-0, +1, e] */
+struct account *account_push(lua_State *L, void (*finalize)(struct handle *));
 
-/* In these, `host` is the index of the host. */
+/* In these, `account` is its index. */
 
 /* Notes the handle on top of the stack as a stray, if it is one. [-0, +0, m] */
-void host_note_stray(lua_State *L, int host);
+void account_note_stray(lua_State *L, int account);
 
 /* Pushes the known handle at the place for `id`, or nil. [-0, +1, -] */
-void host_push_known(lua_State *L, int host, int64_t id);
+void account_push_known(lua_State *L, int account, int64_t id);
 
 /* The handle on top of the stack is the one to be known for `id`. There is a place for it already.
  * [-0, +0, -] */
-void host_set_known(lua_State *L, int host, int64_t id);
+void account_set_known(lua_State *L, int account, int64_t id);
 
 /* A state of so many kilobytes was made. The host may collect garbage. [-0, +0, -] */
-void host_add_weight(lua_State *L, struct host *h, int kilobytes);
+void account_add_weight(lua_State *L, struct account *h, int kilobytes);
 
 /* It was closed, or given up. */
-static inline void host_remove_weight(struct host *h, int kilobytes)
+static inline void account_remove_weight(struct account *h, int kilobytes)
 {
     h->held -= kilobytes;
 }

@@ -1,4 +1,4 @@
-#include "host.h"
+#include "account.h"
 
 #include "state/closing.h"
 #include "state/lua_inside.h"
@@ -6,8 +6,8 @@
 #include <lauxlib.h>
 #include <limits.h>
 
-/* The host's user values: two weak tables. */
-enum { HOST_STRAYS = 1, HOST_KNOWN, HOST_USER_VALUES = HOST_KNOWN };
+/* The account's user values: two weak tables. */
+enum { ACCOUNT_STRAYS = 1, ACCOUNT_KNOWN, ACCOUNT_USER_VALUES = ACCOUNT_KNOWN };
 
 enum { KNOWN_PLACES = 64 };
 
@@ -23,13 +23,13 @@ enum { KNOWN_PLACES = 64 };
  */
 enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4, WEIGHT_LEAST = 16 * 1024 };
 
-/* (host) The upvalue is what finalizes a handle. */
+/* (account) The upvalue is what finalizes a handle. */
 static int finalize_strays(lua_State *L)
 {
-    struct host *h = lua_touserdata(L, 1);
+    struct account *h = lua_touserdata(L, 1);
     void (*finalize)(struct handle *) =
         *(void (**)(struct handle *))lua_touserdata(L, lua_upvalueindex(1));
-    lua_getiuservalue(L, 1, HOST_STRAYS);
+    lua_getiuservalue(L, 1, ACCOUNT_STRAYS);
     for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
         finalize(lua_touserdata(L, -2));
     h->closed = true;
@@ -51,22 +51,22 @@ static void push_weak_table(lua_State *L, const char *mode, int places)
     }
 }
 
-struct host *host_push(lua_State *L, void (*finalize)(struct handle *))
+struct account *account_push(lua_State *L, void (*finalize)(struct handle *))
 {
     static const char key = 0; /* of the registry: the address */
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
         return lua_touserdata(L, -1);
     lua_pop(L, 1);
-    /* In a finalizer of a Lua state that is closing, the host's own would not be called any more.
+    /* In a finalizer of a Lua state that is closing, the account's own would not be called.
      */
     if (lua_inside_finalizes(L))
         luaL_error(L, "a finalizer cannot be the first to load mtstates; load it beforehand");
-    struct host *h = lua_newuserdatauv(L, sizeof *h, HOST_USER_VALUES);
-    *h = (struct host){.collect_at = WEIGHT_LEAST};
+    struct account *h = lua_newuserdatauv(L, sizeof *h, ACCOUNT_USER_VALUES);
+    *h = (struct account){.collect_at = WEIGHT_LEAST};
     push_weak_table(L, "k", 0);
-    lua_setiuservalue(L, -2, HOST_STRAYS);
+    lua_setiuservalue(L, -2, ACCOUNT_STRAYS);
     push_weak_table(L, "v", KNOWN_PLACES);
-    lua_setiuservalue(L, -2, HOST_KNOWN);
+    lua_setiuservalue(L, -2, ACCOUNT_KNOWN);
     lua_createtable(L, 0, 1); /* its metatable */
     *(void (**)(struct handle *))lua_newuserdatauv(L, sizeof finalize, 0) = finalize;
     lua_pushcclosure(L, finalize_strays, 1);
@@ -77,11 +77,11 @@ struct host *host_push(lua_State *L, void (*finalize)(struct handle *))
     return h;
 }
 
-void host_note_stray(lua_State *L, int host)
+void account_note_stray(lua_State *L, int account)
 {
     if (lua_gc(L, LUA_GCISRUNNING) == 1)
         return; /* neither in a finalizer, nor stopped by the user */
-    lua_getiuservalue(L, host, HOST_STRAYS);
+    lua_getiuservalue(L, account, ACCOUNT_STRAYS);
     lua_pushvalue(L, -2); /* the handle */
     lua_pushboolean(L, 1);
     lua_rawset(L, -3);
@@ -93,16 +93,16 @@ static lua_Integer place_of(int64_t id)
     return (lua_Integer)((uint64_t)id % KNOWN_PLACES) + 1;
 }
 
-void host_push_known(lua_State *L, int host, int64_t id)
+void account_push_known(lua_State *L, int account, int64_t id)
 {
-    lua_getiuservalue(L, host, HOST_KNOWN);
+    lua_getiuservalue(L, account, ACCOUNT_KNOWN);
     lua_rawgeti(L, -1, place_of(id));
     lua_replace(L, -2);
 }
 
-void host_set_known(lua_State *L, int host, int64_t id)
+void account_set_known(lua_State *L, int account, int64_t id)
 {
-    lua_getiuservalue(L, host, HOST_KNOWN);
+    lua_getiuservalue(L, account, ACCOUNT_KNOWN);
     lua_pushvalue(L, -2); /* the handle */
     lua_rawseti(L, -2, place_of(id));
     lua_pop(L, 1);
@@ -113,7 +113,7 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-void host_add_weight(lua_State *L, struct host *h, int kilobytes)
+void account_add_weight(lua_State *L, struct account *h, int kilobytes)
 {
     h->untold += kilobytes;
     h->held += kilobytes;
