@@ -11,7 +11,6 @@ export MTSTATES_TEST_SECONDS=1
 export LUA_CPATH="$build/?.so;;"
 check "$build/test_ownership"
 check "$build/test_interrupt"
-check "$build/test_signals"
 check "$build/test_shutdown"
 sed -n '/^```lua$/,/^```$/{/^```/d;p}' README.md >"$build/readme.lua"
 check lua5.4 "$build/readme.lua"
