@@ -85,9 +85,11 @@ local function new_board()
     end)
 end
 
--- As one string, since luv takes nine values at most.
-local function write_round(round)
-    local words = { round.seed, round.number, round.threads, round.closing and 1 or 0, round.board:id() }
+-- As one string, since luv takes nine values at most, and cqueues pushes even fewer without room for
+-- them. `role` is of the thread that will read it, `place` is its place among the round's threads.
+local function write_round(round, role, place)
+    local words = { role, place, round.seed, round.number, round.threads, round.closing and 1 or 0,
+        round.board:id() }
     for _, state in ipairs(round.states) do
         words[#words + 1] = state:id()
     end
@@ -100,16 +102,18 @@ local function read_round(text)
         words[#words + 1] = math.tointeger(tonumber(word))
     end
     local round = {
-        seed = words[1],
-        number = words[2],
-        threads = words[3], -- that call states
-        closing = words[4] == 1, -- whether states may be closed
-        board = mtstates.state(words[5]),
+        role = text:match("%a+"),
+        place = words[1],
+        seed = words[2],
+        number = words[3],
+        threads = words[4], -- that call states
+        closing = words[5] == 1, -- whether states may be closed
+        board = mtstates.state(words[6]),
         states = {}, -- handles that do not own
         owned = {}, -- by this thread
     }
-    for i = 6, #words do
-        round.states[i - 5] = mtstates.state(words[i])
+    for i = 7, #words do
+        round.states[i - 6] = mtstates.state(words[i])
     end
     return round
 end
@@ -280,30 +284,30 @@ local function meet(round)
     assert(in_time)
 end
 
-local function play(role, salt, round)
-    math.randomseed(round.seed, round.number * 8 + salt)
+local function play(round)
+    math.randomseed(round.seed, round.number * 8 + round.place)
     meet(round)
-    ROLES[role](round)
+    ROLES[round.role](round)
 end
 
 -- What a thread runs: errors end the process.
-local function play_in_thread(role, salt, round)
-    local ok, message = xpcall(function() play(role, salt, read_round(round)) end, debug.traceback)
+local function play_in_thread(text)
+    local ok, message = xpcall(function() play(read_round(text)) end, debug.traceback)
     if not ok then
-        fail(role, ": ", message)
+        fail("thread: ", message)
     end
 end
 
-local function start_thread(...)
+local function start_thread(text)
     if math.random(2) == 1 then
-        return cqueues_thread.start(function(_, script, ...)
-            assert(loadfile(script))("thread")(...)
-        end, SCRIPT, ...)
+        return cqueues_thread.start(function(_, script, round)
+            assert(loadfile(script))("thread")(round)
+        end, SCRIPT, text)
     end
     local stack = os.getenv("ADVERSARY_STACK") or choose(STACKS)
-    return uv.new_thread({ stack_size = stack * 1024 }, function(script, ...)
-        assert(loadfile(script))("thread")(...)
-    end, SCRIPT, ...)
+    return uv.new_thread({ stack_size = stack * 1024 }, function(script, round)
+        assert(loadfile(script))("thread")(round)
+    end, SCRIPT, text)
 end
 
 local function memory()
@@ -348,11 +352,15 @@ local function play_round(seed, number)
             roles[1], roles[2] = roles[2], roles[1]
         end
     end
-    local threads, text = {}, write_round(round)
-    for i = 2, #roles do
-        threads[i - 1] = start_thread(roles[i], i, text)
+    local texts, threads = {}, {}
+    for i, role in ipairs(roles) do
+        texts[i] = write_round(round, role, i)
     end
-    play(roles[1], 1, round)
+    for i = 2, #roles do
+        threads[i - 1] = start_thread(texts[i])
+    end
+    round.role, round.place = roles[1], 1
+    play(round)
     for _, thread in ipairs(threads) do
         thread:join() -- cqueues' may say EOWNERDEAD where a thread is just ending
     end
