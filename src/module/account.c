@@ -26,13 +26,13 @@ enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4, WEIGHT_LEAST = 16 * 1024 };
 /* (account) The upvalue is what finalizes a handle. */
 static int finalize_strays(lua_State *L)
 {
-    struct account *h = lua_touserdata(L, 1);
+    struct account *a = lua_touserdata(L, 1);
     void (*finalize)(struct handle *) =
         *(void (**)(struct handle *))lua_touserdata(L, lua_upvalueindex(1));
     lua_getiuservalue(L, 1, ACCOUNT_STRAYS);
     for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
         finalize(lua_touserdata(L, -2));
-    h->closed = true;
+    a->closed = true;
     closing_continue(thread_self());
     return 0;
 }
@@ -57,12 +57,11 @@ struct account *account_push(lua_State *L, void (*finalize)(struct handle *))
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
         return lua_touserdata(L, -1);
     lua_pop(L, 1);
-    /* In a finalizer of a Lua state that is closing, the account's own would not be called.
-     */
+    /* Made in a finalizer of a Lua state that is closing, its own would not be called. */
     if (lua_inside_finalizes(L))
         luaL_error(L, "a finalizer cannot be the first to load mtstates; load it beforehand");
-    struct account *h = lua_newuserdatauv(L, sizeof *h, ACCOUNT_USER_VALUES);
-    *h = (struct account){.collect_at = WEIGHT_LEAST};
+    struct account *a = lua_newuserdatauv(L, sizeof *a, ACCOUNT_USER_VALUES);
+    *a = (struct account){.collect_at = WEIGHT_LEAST};
     push_weak_table(L, "k", 0);
     lua_setiuservalue(L, -2, ACCOUNT_STRAYS);
     push_weak_table(L, "v", KNOWN_PLACES);
@@ -74,7 +73,7 @@ struct account *account_push(lua_State *L, void (*finalize)(struct handle *))
     lua_setmetatable(L, -2);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
-    return h;
+    return a;
 }
 
 void account_note_stray(lua_State *L, int account)
@@ -113,24 +112,24 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-void account_add_weight(lua_State *L, struct account *h, int kilobytes)
+void account_add_weight(lua_State *L, struct account *a, int kilobytes)
 {
-    h->untold += kilobytes;
-    h->held += kilobytes;
+    a->untold += kilobytes;
+    a->held += kilobytes;
     if (lua_gc(L, LUA_GCISRUNNING) != 1)
         return;
-    if (h->held >= h->collect_at) {
+    if (a->held >= a->collect_at) {
         int64_t half_heap = lua_gc(L, LUA_GCCOUNT) / 2;
-        if (h->held < half_heap) {
-            h->collect_at = half_heap;
+        if (a->held < half_heap) {
+            a->collect_at = half_heap;
             return;
         }
         lua_gc(L, LUA_GCCOLLECT);
-        h->untold = 0;
-        h->collect_at = larger(larger(2 * h->held, half_heap), WEIGHT_LEAST);
-    } else if (h->untold >= WEIGHT_STEP) {
-        int64_t told = h->untold * WEIGHT_FACTOR;
-        h->untold = 0;
+        a->untold = 0;
+        a->collect_at = larger(larger(2 * a->held, half_heap), WEIGHT_LEAST);
+    } else if (a->untold >= WEIGHT_STEP) {
+        int64_t told = a->untold * WEIGHT_FACTOR;
+        a->untold = 0;
         lua_gc(L, LUA_GCSTEP, told < INT_MAX ? (int)told : INT_MAX);
     }
 }

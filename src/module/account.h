@@ -47,12 +47,12 @@ void account_push_known(lua_State *L, int account, int64_t id);
 void account_set_known(lua_State *L, int account, int64_t id);
 
 /* A state of so many kilobytes was made. The host may collect garbage. [-0, +0, -] */
-void account_add_weight(lua_State *L, struct account *h, int kilobytes);
+void account_add_weight(lua_State *L, struct account *a, int kilobytes);
 
 /* It was closed, or given up. */
-static inline void account_remove_weight(struct account *h, int kilobytes)
+static inline void account_remove_weight(struct account *a, int kilobytes)
 {
-    h->held -= kilobytes;
+    a->held -= kilobytes;
 }
 
 #endif

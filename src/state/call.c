@@ -227,8 +227,7 @@ static int raise_no_room(struct call *c)
     return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
 }
 
-/* Handler and callback are on the target; adds the arguments and runs it. [-?, +n, e] on the host
- */
+/* On top of handler and callback: adds the arguments, and runs it. [-?, +n, e] on the host */
 static int run(struct call *c)
 {
     struct state *state = c->stay.state;
