@@ -9,8 +9,7 @@
 
 #include <stdbool.h>
 
-/* Sees to all forks from now on. Any thread; the second time it does nothing. False: out of memory.
- */
+/* Sees to all forks from now on; the second time it does nothing. False: out of memory. */
 bool fork_watch(void);
 
 #endif

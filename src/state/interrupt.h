@@ -36,8 +36,7 @@ struct interrupt {
 /* Of a new record, which has no interpreter yet. */
 void interrupt_init(struct interrupt *i);
 
-/* Makes `target`, the main coroutine of a new state, and all coroutines made in it interruptible.
- */
+/* Makes a new state interruptible: `target`, its main coroutine, and all that are made in it. */
 void interrupt_attach(struct interrupt *i, lua_State *target);
 
 /* By the thread inside: from now on nothing that runs in the state is interrupted. */

@@ -243,8 +243,7 @@ static int take_results(lua_State *target, struct setup *s, int first)
     return lua_gettop(target) - first + 1;
 }
 
-/* (inside) In the target, protected. Leaves setup's further results, or a syntax error's message.
- */
+/* (inside) Protected. Leaves setup's further results, or a syntax error's message. */
 static int run_setup(lua_State *target)
 {
     struct inside *in = lua_touserdata(target, 1);

@@ -31,10 +31,9 @@ enum setup_failure {
 struct setup {
     lua_State *host;
     const struct recipe *recipe;
-    int package; /* the host's indices from here: its package.path, package.cpath, preload; or nils
-                  */
-    int kilobytes;       /* what it took */
-    int most;            /* values that were on its stack at a time */
+    int package;   /* the host's index of its package.path; cpath and preload follow; or nils */
+    int kilobytes; /* what it took */
+    int most;      /* values that were on its stack at a time */
     struct state *state; /* what became of it: living, or closed; NULL: none came to be */
     enum setup_failure failure;
     int status;       /* SETUP_ERROR: of the protected call */

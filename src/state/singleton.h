@@ -26,8 +26,7 @@ struct singleton_answer {
     struct singleton_making *making;
 };
 
-/* Finds the living state of that name, waits for one in the making, or puts the caller in charge.
- */
+/* Finds the living state of that name, waits while one is made, or puts the caller in charge. */
 struct singleton_answer singleton_begin(const char *name, size_t length, struct thread *self);
 
 /* Made, or failed: who waited looks again, and if it failed one of them is in charge. */

@@ -127,8 +127,7 @@ static bool table_init(struct table *t, ck_hs_hash_cb_t *hash, ck_hs_compare_cb_
 
 static bool table_put(struct table *t, const void *object)
 {
-    /* ck publishes the pointer without a barrier of its own; readers follow it (data dependency).
-     */
+    /* ck publishes the pointer without a barrier; readers follow it (data dependency). */
     atomic_thread_fence(memory_order_release);
     HAPPENS_BEFORE(object);
     if (!ck_hs_put(&t->set, CK_HS_HASH(&t->set, t->set.hf, object), object))
