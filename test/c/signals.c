@@ -213,7 +213,7 @@ static void a_handler_gets_the_hosts_signals_and_no_others(_Atomic int *count)
     CHECK(atomic_load(count) == before + 4);
     interrupt_strikes_in("signals.arrive() while true do signals.raise() end", NULL, NULL);
     int after = atomic_load(count);
-    CHECK(after > before + 4);
+    CHECK(after >= before + 4); /* it may strike before the first */
     interrupts_strike();
     CHECK(atomic_load(count) == after);
 }

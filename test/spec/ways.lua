@@ -1274,7 +1274,7 @@ for _, mask in ipairs(masks) do
             local hook, its_events, its_count = debug.gethook()
             if hook and not (hook == one and its_events == events and its_count == (count or 0))
                 and not (hook == two and its_events == "cr" and its_count == 3) then
-                return ("was left another hook: %s %s %d"):format(hook == one and 1 or hook, its_events, its_count)
+                return ("was left: %s %s %d"):format(hook == one and 1 or hook, its_events, its_count)
             end
             while true do --[[breathe]]
                 debug.sethook(one, events, count)
