@@ -465,6 +465,14 @@ local handlers = {
     end },
     { "debug.traceback", function() return debug.traceback end },
     { "tostring", function() return tostring end },
+    { "tostring that loops", function()
+        getmetatable("").__tostring = forever_after
+        return tostring
+    end, forgets = true },
+    { "require that loops", function()
+        package.searchers = { forever_after }
+        return require
+    end, forgets = true },
     { "pcall", function() return pcall end, forgets = true },
     { "error", function() return error end, forgets = true },
     { "coroutine.yield", function() return coroutine.yield end, forgets = true },
@@ -1254,6 +1262,31 @@ for _, mask in ipairs(masks) do
         while true do
             struck(pcall(set))
         end
+    end, { part = part, singles = math.huge, countless = true })
+
+    -- What an interrupt leaves is a hook that was set, not parts of two.
+    way("pcall of hooks set by turns, and looked at, by " .. name, function(mask_of)
+        debug.sethook()
+        local events, count = mask_of()
+        local function one() end
+        local function two() end
+        local function set()
+            local hook, its_events, its_count = debug.gethook()
+            if hook and not (hook == one and its_events == events and its_count == (count or 0))
+                and not (hook == two and its_events == "cr" and its_count == 3) then
+                return ("was left: %s %s %d"):format(hook == one and 1 or hook, its_events, its_count)
+            end
+            while true do --[[breathe]]
+                debug.sethook(one, events, count)
+                debug.sethook(two, "cr", 3)
+                debug.sethook()
+            end
+        end
+        local ok, problem
+        repeat
+            ok, problem = struck(pcall(set))
+        until ok
+        return problem
     end, { part = part, singles = math.huge, countless = true })
 
     way("a coroutine with a hook of its own by " .. name, function(mask_of)

@@ -231,9 +231,9 @@ local function count_singles(name, count)
         local mt = require("mtstates")
         local outer, book = mt.state("outer"), mt.state("notes")
         repeat -- one may strike where the way's own code does not catch it
-            local _, message = pcall(outer.tcall, outer, math.huge, "run")
-            if not message:find(mt.error.interrupted, 1, true) then
-                return message
+            local _, message, result = pcall(outer.tcall, outer, math.huge, "run")
+            if not tostring(message):find(mt.error.interrupted, 1, true) then
+                return ('ended otherwise: %s %s'):format(message, result)
             end
             book:tcall(math.huge, os.clock())
         until pcall(mt.state, "enough")
@@ -252,6 +252,9 @@ local function count_singles(name, count)
             noted, struck = select(2, notes:tcall(math.huge))
             if uv.hrtime() > deadline then
                 print("number " .. i .. " was lost")
+                if thread.ended() then
+                    print(thread.join())
+                end
                 io.stdout:flush()
                 uv.kill(uv.os_getpid(), "sigkill")
             end
