@@ -139,13 +139,13 @@ static struct thread_entry *entry_new(const struct thread *self)
     if (e == NULL)
         return NULL;
     atomic_init(&e->reading, 0);
-    atomic_init(&e->signalled, false);
     e->inside = *self->inside;
     e->number = self->number;
 #if defined(__linux__)
     e->id = (pid_t)syscall(SYS_gettid);
 #else
     e->id = pthread_self();
+    atomic_init(&e->signalled, false);
 #endif
     return e;
 }
@@ -243,9 +243,10 @@ void thread_fork_end(bool is_child)
                 thread_drop(e);
         }
         if (own != NULL) {
-            atomic_store(&own->signalled, false);
 #if defined(__linux__)
             own->id = (pid_t)syscall(SYS_gettid);
+#else
+            atomic_store(&own->signalled, false);
 #endif
         }
     }

@@ -53,14 +53,12 @@ struct thread_entry {
     /* The innermost state that the thread is inside of: the thread's and its signal handler's. */
     struct state *inside;
 
-    /* Set by whoever sends the signal, under the list's lock; taken by the thread's handler. */
-    _Atomic bool signalled;
-
     uint64_t number;
 #if defined(__linux__)
     pid_t id; /* the system's: it tells when there is no such thread */
 #else
     pthread_t id;
+    _Atomic bool signalled; /* set by whoever sends the signal; taken by the thread's handler */
 #endif
     struct thread_entry *next, *previous; /* the list's lock guards these */
     char after[64];

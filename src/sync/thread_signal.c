@@ -54,11 +54,26 @@ static void pass_on(int number, siginfo_t *info, void *context)
     passing_on--;
 }
 
+/*
+ * Whether the signal is one of ours. Linux lets it carry a value, by which it is known; elsewhere
+ * who sent it has left a note, and a signal of the host's that comes in between is taken for it,
+ * and ours then for the host's.
+ */
+static bool is_ours(struct thread_entry *here, const siginfo_t *info)
+{
+#if defined(__linux__)
+    return here != NULL && info->si_code == SI_QUEUE && info->si_value.sival_ptr == &look_at;
+#else
+    (void)info;
+    return here != NULL && atomic_exchange(&here->signalled, false);
+#endif
+}
+
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     int error = errno;
     struct thread_entry *here = thread_entry_here();
-    if (here != NULL && atomic_exchange(&here->signalled, false))
+    if (is_ours(here, info))
         atomic_load (&look_at)(here->inside);
     else
         pass_on(number, info, context);
@@ -104,11 +119,17 @@ void thread_signal_unblock(void)
 }
 
 /* False: there is no such thread. */
-static bool kill_thread(const struct thread_entry *e)
+static bool signal_thread(struct thread_entry *e)
 {
 #if defined(__linux__)
-    return syscall(SYS_tgkill, getpid(), e->id, MTSTATES_SIGNAL) == 0 || errno != ESRCH;
+    siginfo_t info = {.si_code = SI_QUEUE};
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    info.si_value.sival_ptr = &look_at;
+    return syscall(SYS_rt_tgsigqueueinfo, getpid(), e->id, MTSTATES_SIGNAL, &info) == 0 ||
+           errno != ESRCH;
 #else
+    atomic_store(&e->signalled, true);
     return pthread_kill(e->id, MTSTATES_SIGNAL) != ESRCH;
 #endif
 }
@@ -122,8 +143,7 @@ bool thread_signal_send(uint64_t number, void (*look)(struct state *))
     if (e != NULL) {
         atomic_store(&look_at, look);
         install();
-        atomic_store(&e->signalled, true);
-        sent = kill_thread(e);
+        sent = signal_thread(e);
         if (!sent)
             thread_drop(e);
     }
