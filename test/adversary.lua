@@ -305,7 +305,8 @@ local function start_thread(text)
         end, SCRIPT, text)
     end
     local stack = os.getenv("ADVERSARY_STACK") or choose(STACKS)
-    return uv.new_thread({ stack_size = stack * 1024 }, function(script, round)
+    local more = os.getenv("MTSTATES_TEST_TSAN") and 8 or 1 -- times; a frame takes more there
+    return uv.new_thread({ stack_size = more * stack * 1024 }, function(script, round)
         assert(loadfile(script))("thread")(round)
     end, SCRIPT, text)
 end
