@@ -48,6 +48,7 @@ describe("call", function()
         assert.equal("userdata", type(light))
         assert.equal(light, state:call(light))
         assert.equal(light, (state:call(light, "with a string")))
+        assert.equal(light, (select(2, state:call("with a string", light))))
     end)
 
     it("passes as many values as Lua's stack holds, and says clearly when they are too many", function()
