@@ -26,9 +26,9 @@ if(MTSTATES_SANITIZE MATCHES thread)
 endif()
 
 # Some tests run for as long as MTSTATES_TEST_SECONDS says.
-set(MTSTATES_TEST_TIMEOUT 600)
+set(MTSTATES_TEST_TIMEOUT 900)
 if("$ENV{MTSTATES_TEST_SECONDS}" MATCHES "^[0-9]+")
-  math(EXPR MTSTATES_TEST_TIMEOUT "600 + 2 * ${CMAKE_MATCH_0}")
+  math(EXPR MTSTATES_TEST_TIMEOUT "900 + 2 * ${CMAKE_MATCH_0}")
 endif()
 
 # mtstates_add_test(name command...): a test that runs in the source folder.
