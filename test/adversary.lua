@@ -35,7 +35,7 @@ local SCRIPT = "test/adversary.lua"
 local NAMES = { "a", "b", "c" }
 local KNOWN = { "coroutine", "yield", "assertion failed", "syntax error", "too many", "C levels",
     "invalid order function", "object length is not", "error object is a", "control structure too long",
-    "resulting string too large", "invalid value", "mtstates%.error%.%l" }
+    "resulting string too large", "invalid value", "invalid replacement value", "mtstates%.error%.%l" }
 
 local choose = children.choose
 
