@@ -1513,9 +1513,11 @@ way("a loop after a call of another state that takes a while", function()
         while os.clock() < deadline do
         end
     end)
-    if not pcall(inner.call, inner, "run") then
+    local ok, e = pcall(inner.call, inner, "run")
+    if not ok and e:find('name="inner"', 1, true) then
         return "hit the wrong state"
     end
+    rethrow(ok, e)
     forever()
 end)
 

@@ -101,7 +101,8 @@ local function try(first, ...)
             effect = send()
             assert(effect or way.quiet, "number " .. i .. " was lost")
         end
-        if effect == "noted" and not is_endless and support.within(PATIENCE, running.ended) then
+        if effect == "noted" and not is_endless and not way.quiet
+            and support.within(PATIENCE, running.ended) then
             effect = "ended" -- the last one may be noted on the way out
             assert(running.join())
         end
