@@ -23,15 +23,13 @@ enum { KNOWN_PLACES = 64 };
  */
 enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4, WEIGHT_LEAST = 16 * 1024 };
 
-/* (account) The upvalue is what finalizes a handle. */
+/* (account) */
 static int finalize_strays(lua_State *L)
 {
     struct account *a = lua_touserdata(L, 1);
-    void (*finalize)(struct handle *) =
-        *(void (**)(struct handle *))lua_touserdata(L, lua_upvalueindex(1));
     lua_getiuservalue(L, 1, ACCOUNT_STRAYS);
     for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
-        finalize(lua_touserdata(L, -2));
+        a->finalize(lua_touserdata(L, -2));
     a->closed = true;
     closing_continue(thread_self());
     return 0;
@@ -51,29 +49,27 @@ static void push_weak_table(lua_State *L, const char *mode, int places)
     }
 }
 
-struct account *account_push(lua_State *L, void (*finalize)(struct handle *))
+void account_push(lua_State *L, void (*finalize)(struct handle *))
 {
     static const char key = 0; /* of the registry: the address */
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
-        return lua_touserdata(L, -1);
+        return;
     lua_pop(L, 1);
     /* Made in a finalizer of a Lua state that is closing, its own would not be called. */
     if (lua_inside_finalizes(L))
         luaL_error(L, "a finalizer cannot be the first to load mtstates; load it beforehand");
     struct account *a = lua_newuserdatauv(L, sizeof *a, ACCOUNT_USER_VALUES);
-    *a = (struct account){.collect_at = WEIGHT_LEAST};
+    *a = (struct account){.finalize = finalize, .collect_at = WEIGHT_LEAST};
     push_weak_table(L, "k", 0);
     lua_setiuservalue(L, -2, ACCOUNT_STRAYS);
     push_weak_table(L, "v", KNOWN_PLACES);
     lua_setiuservalue(L, -2, ACCOUNT_KNOWN);
     lua_createtable(L, 0, 1); /* its metatable */
-    *(void (**)(struct handle *))lua_newuserdatauv(L, sizeof finalize, 0) = finalize;
-    lua_pushcclosure(L, finalize_strays, 1);
+    lua_pushcfunction(L, finalize_strays);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
-    return a;
 }
 
 void account_note_stray(lua_State *L, int account)

@@ -25,6 +25,7 @@
 struct handle;
 
 struct account {
+    void (*finalize)(struct handle *);
     bool closed;        /* it closes, and the last chance to finalize strays has passed */
     int64_t untold;     /* kilobytes of new states that its collector has not been told of */
     int64_t held;       /* kilobytes of states that its owning handles made and still hold */
@@ -32,7 +33,7 @@ struct account {
 };
 
 /* Pushes the account of `L`, made when there is none yet. `finalize` is for strays. [-0, +1, e] */
-struct account *account_push(lua_State *L, void (*finalize)(struct handle *));
+void account_push(lua_State *L, void (*finalize)(struct handle *));
 
 /* In these, `account` is its index. */
 

@@ -81,9 +81,9 @@ static inline void interrupt_switch(struct interrupt *i, lua_State *L)
         interrupt_settle(i);
 }
 
-/* Replaces functions of the state's libraries from which code could get away. [-0, +0, m] */
-void interrupt_open_base(lua_State *target, struct interrupt *i); /* xpcall, in the globals */
-void interrupt_open_debug(lua_State *target,
-                          struct interrupt *i); /* sethook, in the table on top */
+/* Replaces functions from which code could get away: xpcall in the globals, sethook in the table on
+ * top. [-0, +0, m] */
+void interrupt_open_base(lua_State *target, struct interrupt *i);
+void interrupt_open_debug(lua_State *target, struct interrupt *i);
 
 #endif

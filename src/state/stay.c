@@ -52,9 +52,7 @@ void stay_begin_setup(struct stay *s, struct state *state, struct thread *self)
 void stay_end_setup(struct stay *s)
 {
     PROBE_STATE(state_make, s->state);
-    stay_unlink(s);
-    if (!ownership_leave(&s->state->ownership, s->self->number))
-        closing_begin(s->state, s->self);
+    stay_leave(s);
 }
 
 void stay_end_failed_setup(struct stay *s)

@@ -81,20 +81,24 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
 /* The stay is nested: coroutine `L` is the one that runs until it ends. */
 void stay_run_on(struct stay *s, lua_State *L);
 
+/* The thread steps out of an outermost stay, and closes the state if it was abandoned meanwhile. */
+static inline void stay_leave(struct stay *s)
+{
+    stay_unlink(s);
+    if (__builtin_expect(!ownership_leave(&s->state->ownership, s->self->number), 0))
+        closing_begin(s->state, s->self);
+}
+
 void stay_end_nested(struct stay *s);
 
-/* The thread steps out, and closes the state if it was abandoned meanwhile. */
+/* Ends a stay for a call. */
 static inline void stay_end(struct stay *s)
 {
-    struct state *state = s->state;
-    PROBE_STATE(call_leave, state);
-    if (__builtin_expect(s->nested, 0)) {
+    PROBE_STATE(call_leave, s->state);
+    if (__builtin_expect(s->nested, 0))
         stay_end_nested(s);
-        return;
-    }
-    stay_unlink(s);
-    if (__builtin_expect(!ownership_leave(&state->ownership, s->self->number), 0))
-        closing_begin(state, s->self);
+    else
+        stay_leave(s);
 }
 
 /* Setup, in a state that its maker's thread has been inside of since it was made. */

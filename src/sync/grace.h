@@ -7,12 +7,13 @@
  * reads in a later epoch than the stamp began after the unlinking and cannot meet it; so it may go
  * when no thread reads in that epoch or an earlier one.
  *
- * epoch    written by writers, who keep each other out (release, G1), read by readers (acquire,
- * G2): who sees the new epoch sees what was unlinked before. reading  written by its thread: at the
- * beginning before it looks at anything, and the fence G3 between pairs with the writer's fence G4
- * between unlinking and looking at `reading`: either the writer sees the reader, or the reader sees
- * that it is unlinked. At the end with release (G5); the writer's acquire (G6) puts the reader's
- * last look before the free.
+ * `epoch` is written by writers, who keep each other out (release, G1), and read by readers
+ * (acquire, G2): who sees the new epoch sees what was unlinked before.
+ *
+ * `reading` is written by its thread: at the beginning before it looks at anything, and the fence
+ * G3 between pairs with the writer's fence G4 between unlinking and looking at `reading`: either
+ * the writer sees the reader, or the reader sees that it is unlinked. At the end with release (G5);
+ * the writer's acquire (G6) puts the reader's last look before the free.
  *
  * Only listed threads may read so. The cost of looking at all threads is spread: a writer looks
  * when so many more things are waiting than last time as a fourth of the threads that live; threads

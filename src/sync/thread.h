@@ -66,7 +66,7 @@ struct thread_entry {
 
 struct thread {
     uint64_t number;       /* never given twice in a process; 0: this record is not filled in yet */
-    uintptr_t stack_low;   /* lowest address of the C stack; 0: unknown */
+    uintptr_t stack_low;   /* lowest address of the C stack */
     size_t stack_reserve;  /* bytes above stack_low that nothing further may start in */
     unsigned depth;        /* stays that it is in */
     struct state **inside; /* the innermost state of these: the entry's, or this one: */

@@ -80,12 +80,14 @@ static void on_signal(int number, siginfo_t *info, void *context)
     errno = error;
 }
 
-static void note_previous(struct previous *p, const struct sigaction *s)
+/* True: there is a handler. */
+static bool note_previous(struct previous *p, const struct sigaction *s)
 {
     bool informed = s->sa_flags & SA_SIGINFO;
     bool plain = !informed && s->sa_handler != SIG_DFL && s->sa_handler != SIG_IGN;
     atomic_store(&p->informed, informed ? s->sa_sigaction : NULL);
     atomic_store(&p->plain, plain ? s->sa_handler : NULL);
+    return informed || plain;
 }
 
 /*
@@ -96,11 +98,9 @@ static void install(void)
 {
     struct sigaction now, ours = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigaction(MTSTATES_SIGNAL, NULL, &now);
-    bool has_handler =
-        now.sa_flags & SA_SIGINFO || (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN);
     if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_signal)
         return;
-    note_previous(&last_previous, &now);
+    bool has_handler = note_previous(&last_previous, &now);
     if (!was_installed)
         note_previous(&first_previous, &now);
     was_installed = true;

@@ -4,14 +4,8 @@ local child = require("child")
 local PROLOGUE = [=[
     local mt = require("mtstates")
     local function echo() return function(...) return ... end end
-    local function resident_mb()
-        for line in io.lines("/proc/self/status") do
-            local kb = line:match("^VmRSS:%s+(%d+)")
-            if kb then
-                return tonumber(kb) / 1024
-            end
-        end
-    end
+    package.path = "test/spec/?.lua;" .. package.path
+    local resident_mb = require("support").resident_mb
     -- What Lua has in use, in MB; each collection halves the table that it keeps of strings.
     local MEMORY = [[
         for _ = 1, 20 do
