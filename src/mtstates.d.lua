@@ -1,6 +1,14 @@
 ---@meta mtstates
 -- The module's interface, for lua-language-server and for readers. Nothing here runs.
--- "Plain values" are nil, booleans, integers, floats, strings and light userdata.
+--
+-- Values that cross between Lua states, by value and exactly:
+--   nil, booleans, integers, floats, strings of any bytes, light userdata;
+--   tables, by copy, raw, with any of these as keys and values, nested as deep as Lua's stack takes; those
+--   that occur twice, or contain themselves, do so on the other side, over all values of one call; one with a
+--   metatable only if that has a name: see mtstates.class;
+--   Lua functions without upvalues but _ENV, which becomes the receiver's globals;
+--   handles: an owning one arrives as an owning one, any other as one that does not own.
+-- What does not cross is an error that names the place, as in "in field 'a.b[3]'".
 
 ---Lua states that any thread of the process can call.
 ---Every function may be called from any thread, each with its own host state.
@@ -21,6 +29,9 @@ local mtstates = {}
 ---@field state_result string setup gave no function, or a result cannot cross
 ---@field unknown_object string no living state has that id or name
 
+---What crosses; see above.
+---@alias mtstates.Value nil|boolean|number|string|lightuserdata|table|function|mtstates.State
+
 ---@class mtstates.options
 ---@field name? string any bytes, at most 65535; several states may bear one name
 ---@field libs? boolean true (default): all standard libraries; false: base and package, others by require
@@ -33,9 +44,9 @@ local mtstates = {}
 ---@param libs? boolean
 ---@param setup fun(...): function, ...|string no upvalues but _ENV; or code as `load` takes it. Its first
 --- result is the callback, a Lua function
----@param ... any plain values for setup
+---@param ... mtstates.Value for setup
 ---@return mtstates.State handle owns the state
----@return any ... further results of setup, plain values
+---@return mtstates.Value ... further results of setup
 ---Raises invoking_state, state_result, out_of_memory, or an argument error.
 function mtstates.newstate(name, libs, setup, ...) end
 
@@ -50,7 +61,7 @@ function mtstates.state(key) end
 ---@param name string
 ---@param libs? boolean
 ---@param setup fun(...): function|string
----@param ... any plain values for setup
+---@param ... mtstates.Value for setup; looked at only when it is made
 ---@return mtstates.State handle owns the state
 ---Raises ambiguous_name, what newstate raises, and an error when setup needs the same singleton.
 function mtstates.singleton(name, libs, setup, ...) end
@@ -62,6 +73,14 @@ function mtstates.id() end
 ---@param value any
 ---@return string
 function mtstates.type(value) end
+
+---Lets tables with that metatable cross. They arrive with the metatable that the receiving Lua state gave
+---the same name; there being none is an error. Setting it comes last, so a `__gc` sees the whole table. A
+---name that is given again means the new metatable; tables with the old one still cross under it.
+---@param name string any bytes
+---@param metatable table
+---Raises out of memory, or an argument error. For this Lua state only.
+function mtstates.class(name, metatable) end
 
 ---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state; tostring shows name and
 ---id; `local h <close>` gives up, at the end of the block, what the handle owns.
@@ -78,16 +97,16 @@ function State:name() end
 
 ---Runs the callback. Never waits: a state busy in another thread raises concurrent_access at once.
 ---From the thread that is inside already it nests.
----@param ... any plain values
----@return any ... plain values
+---@param ... mtstates.Value
+---@return mtstates.Value ...
 ---Raises concurrent_access, invoking_state, state_result, out_of_memory, object_closed.
 function State:call(...) end
 
 ---Like call, but waits for the state to be free. Sleeps meanwhile; who waits longest comes first.
 ---@param timeout number seconds on the monotonic clock; 0 or less: not at all; math.huge: for ever
----@param ... any plain values
+---@param ... mtstates.Value
 ---@return boolean in_time false: the time was up
----@return any ... plain values
+---@return mtstates.Value ...
 function State:tcall(timeout, ...) end
 
 ---Raises `interrupted` inside the state, within 50 ms of Lua code that runs there, or else at the next call.

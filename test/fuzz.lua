@@ -16,7 +16,7 @@
 -- setmetatable, setupvalue and getregistry on the module's own objects.
 -- luacheck: globals KEPT FINAL FRESH AT_END string coroutine
 local mtstates = require("mtstates")
-local children = dofile("test/children.lua")
+local children, graphs = dofile("test/children.lua"), dofile("test/graphs.lua")
 
 local OPERATIONS = 300 -- of one child
 local CHILD_SECONDS = 100 -- after which it is taken for hung; it needs about one
@@ -160,7 +160,18 @@ local function option_table()
     return math.random(3) == 1 and setmetatable(options, FAILING) or options
 end
 
+-- Mostly one that crosses.
+local function any_graph()
+    local objects = { pool[math.random(POOL)] }
+    if math.random(3) == 1 then
+        objects[#objects + 1] = choose({ choose(FUNCTIONS), setmetatable({}, FAILING), io.stdout })
+    end
+    return math.random(100) == 1 and graphs.chain(math.random(1000)) or graphs.random(10, objects)
+end
+
 local KINDS = {
+    any_graph,
+    any_graph,
     function() return nil end,
     function() return choose(SMALL) end,
     function() return choose(NAMES) end,
@@ -217,6 +228,7 @@ local TARGETS = {
     { function_of("newstate") }, { function_of("newstate") }, { function_of("newstate") },
     { function_of("state") }, { function_of("state") }, { function_of("singleton") },
     { function_of("singleton") }, { function_of("id") }, { function_of("type") },
+    { function_of("class") }, { "class", function() mtstates.class(choose(NAMES), FAILING) end, "handle" },
     { method("call") }, { method("call") }, { method("call") }, { method("tcall") }, { method("tcall") },
     { method("close") }, { method("id") }, { method("name") }, { method("isowner") }, { method("interrupt") },
     { metamethod("__gc") }, { metamethod("__close") }, { metamethod("__call") }, { metamethod("__eq") },
@@ -246,7 +258,7 @@ local function maker_arguments(name)
     end
     arguments[arguments.n + 1] = math.random(4) == 1 and choose(CODE) or choose(SETUPS)
     for i = 2, math.random(4) do
-        arguments[arguments.n + i] = choose(SMALL)
+        arguments[arguments.n + i] = math.random(3) == 1 and any_graph() or choose(SMALL)
     end
     arguments.n = math.max(arguments.n + 1, #arguments)
     return arguments

@@ -7,6 +7,7 @@
 #include "account.h"
 #include "state/call.h"
 #include "state/error.h"
+#include "state/parcel.h"
 #include "sync/clock.h"
 
 #include <dlfcn.h>
@@ -94,6 +95,45 @@ static inline bool has_seal(lua_State *L, int index, const struct handle *h, uin
 {
     return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == seal;
 }
+
+/* ---- handles that cross ---- */
+
+bool parcel_handle_at(lua_State *L, int index, struct parcel_handle *p)
+{
+    const struct handle *h = lua_touserdata(L, index);
+    if (!has_seal(L, index, h, seal_of(h)) || h->state == NULL)
+        return false;
+    *p = (struct parcel_handle){h->state, h->kilobytes, h->owns};
+    return true;
+}
+
+/* (what a parcel knows of the handle) */
+static int receive(lua_State *L)
+{
+    const struct parcel_handle *p = lua_touserdata(L, 1);
+    struct record *r = &p->state->record;
+    if (!p->owns && handle_push_known(L, r->id))
+        return 1;
+    struct handle *h = handle_new(L);
+    record_retain(r);
+    if (!p->owns) {
+        handle_make_known(L, p->state);
+    } else {
+        handle_set(h, p->state, state_own(p->state));
+        handle_weigh(L, h, p->kilobytes);
+    }
+    return 1;
+}
+
+void parcel_push_handle(lua_State *L, const struct parcel_handle *p)
+{
+    handle_push_upvalues(L);
+    lua_pushcclosure(L, receive, 2);
+    lua_pushlightuserdata(L, (void *)p);
+    lua_call(L, 1, 1);
+}
+
+/* ---- handles as arguments ---- */
 
 /*
  * A finalized handle can still be met in finalizers. It has another seal, so that nobody who gets

@@ -5,6 +5,7 @@
 #include "mtstates.h"
 
 #include "handle.h"
+#include "state/class.h"
 #include "state/error.h"
 #include "state/fork.h"
 #include "state/interpreter.h"
@@ -296,6 +297,17 @@ static int module_type(lua_State *L)
     return 1;
 }
 
+static int module_class(lua_State *L)
+{
+    if (lua_type(L, 1) != LUA_TSTRING)
+        error_argument_type(L, 1, "class", "string");
+    if (lua_type(L, 2) != LUA_TTABLE)
+        error_argument_type(L, 2, "class", "metatable");
+    lua_settop(L, 2);
+    class_define(L);
+    return 0;
+}
+
 /*
  * Keeps this library in memory for good: threads run its exit handlers, and states live on, after
  * the Lua state that loaded it has closed. Elsewhere than on macOS the linker flag -z nodelete does
@@ -330,9 +342,13 @@ static void prepare(lua_State *L)
 int luaopen_mtstates(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"newstate", module_newstate},   {"state", module_state},
-        {"singleton", module_singleton}, {"id", module_id},
-        {"type", module_type},           {NULL, NULL},
+        {"newstate", module_newstate},
+        {"state", module_state},
+        {"singleton", module_singleton},
+        {"id", module_id},
+        {"type", module_type},
+        {"class", module_class},
+        {NULL, NULL},
     };
     prepare(L);
     luaL_newlibtable(L, functions);

@@ -12,6 +12,7 @@
 #include "parcel.h"
 
 #include <lauxlib.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -100,10 +101,9 @@ static void end(struct call *c)
     stay_end(&c->stay);
 }
 
-static int raise_refused_argument(struct call *c, int index)
+static int raise_refused_argument(struct call *c, const struct refusal *r)
 {
-    return error_argument(c->host, index, c->method, "value of type '%s' not supported",
-                          luaL_typename(c->host, index));
+    return error_argument(c->host, c->first + r->number - 1, c->method, "%s", r->why);
 }
 
 /* Whatever the arguments were, they give room for the message. */
@@ -119,50 +119,91 @@ static int raise_result(struct call *c, const char *format, ...)
                            lua_tostring(c->host, -1));
 }
 
-static int raise_refused_result(struct call *c, const char *type, int number)
+static int raise_refused_result(struct call *c, const struct refusal *r)
 {
-    return raise_result(c, "returned a value of type '%s' as result #%d: type not supported", type,
-                        number);
+    return raise_result(c, "gave a result that cannot cross: #%d (%s)", r->number, r->why);
 }
 
 /* ---- results, which are above `base` on the target ---- */
 
-static int end_refused(struct call *c, int index)
+/* Packs the values from `first` up to the top of `from`. */
+static enum crossing pack(struct call *c, struct parcel *p, lua_State *from, int first,
+                          struct refusal *r)
 {
-    const char *type = luaL_typename(c->target, index);
-    end(c);
-    return raise_refused_result(c, type, index - c->base);
+    parcel_begin(p);
+    enum crossing crossing = parcel_pack(p, from, first, lua_gettop(from), r);
+    if (crossing != CROSSING_DONE)
+        parcel_end(p);
+    else if (parcel_slots(p) > (size_t)c->most)
+        c->most = parcel_slots(p) < INT_MAX ? (int)parcel_slots(p) : INT_MAX;
+    return crossing;
 }
 
-/* All of them, when they are large. [-0, +n, e] on the host */
+/* What kept results from crossing. */
+static int raise_crossing_result(struct call *c, enum crossing crossing, const struct refusal *r)
+{
+    if (crossing == CROSSING_REFUSED)
+        return raise_refused_result(c, r);
+    lua_settop(c->host, c->first - 1);
+    return call_raise(c->host, c->stay.state, LUA_ERRMEM);
+}
+
+/* Packed results; their state has been left. [-?, +n, e] on the host */
+static int return_packed(struct call *c, struct parcel *p)
+{
+    struct refusal r;
+    int count = p->count;
+    lua_settop(c->host, c->first - 1);
+    int status = parcel_unpack(p, c->host, &r);
+    parcel_end(p);
+    if (status == LUA_OK)
+        return count;
+    return raise_crossing_result(c, status == LUA_ERRMEM ? CROSSING_NEEDS_MEMORY : CROSSING_REFUSED,
+                                 &r);
+}
+
+/* Objects among them. [-?, +n, e] on the host */
+static int __attribute__((noinline)) return_objects(struct call *c)
+{
+    struct parcel parcel;
+    struct refusal r;
+    enum crossing crossing = pack(c, &parcel, c->target, c->base + 1, &r);
+    end(c);
+    return crossing == CROSSING_DONE ? return_packed(c, &parcel)
+                                     : raise_crossing_result(c, crossing, &r);
+}
+
+/* Plain ones, when they are large. [-0, +n, e] on the host */
 static int return_large(struct call *c)
 {
     int top = lua_gettop(c->target);
-    int refused = parcel_find_refused(c->target, c->base + 1, top);
-    if (refused != 0)
-        return end_refused(c, refused);
     int status = parcel_copy_protected(c->target, c->base + 1, top, c->host);
     int count = top - c->base;
     end(c);
     return status == LUA_OK ? count : lua_error(c->host);
 }
 
-/* Those from index `first` on, in a parcel; those before, `done`, are on the host already.
+/* Plain ones from index `first` on; those before, `done`, are on the host already.
  * [-done, +n, e] on the host */
-static int __attribute__((noinline)) return_packed(struct call *c, int first, int done)
+static int __attribute__((noinline)) return_small(struct call *c, int first, int done)
 {
-    struct parcel parcel;
-    switch (parcel_pack(&parcel, c->target, first, lua_gettop(c->target))) {
+    struct parcel_small parcel;
+    int top = lua_gettop(c->target);
+    switch (parcel_pack_small(&parcel, c->target, first, top)) {
     case CROSSING_DONE:
         end(c);
-        parcel_unpack(&parcel, c->host);
+        parcel_unpack_small(&parcel, c->host);
         return done + (int)parcel.count;
-    case CROSSING_REFUSED:
-        return end_refused(c, first + (int)parcel.count);
+    case CROSSING_NEEDS_MEMORY:
+        if (parcel_are_plain(c->target, first, top)) {
+            lua_pop(c->host, done);
+            return return_large(c);
+        }
+        break;
     default:
-        lua_pop(c->host, done);
-        return return_large(c);
+        break;
     }
+    return return_objects(c);
 }
 
 /* Makes room for many results, at the arguments' expense. [-?, +0, -] on the host */
@@ -185,7 +226,7 @@ static int return_results(struct call *c)
     }
     for (int i = 0; i < count; i++)
         if (parcel_copy_plain(c->target, c->base + 1 + i, c->host) != CROSSING_DONE)
-            return return_packed(c, c->base + 1 + i, i);
+            return return_small(c, c->base + 1 + i, i);
     end(c);
     return count;
 }
@@ -227,10 +268,30 @@ static int raise_no_room(struct call *c)
     return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
 }
 
+/* Copies all arguments, objects among them, above the callback's copy; or leaves the state and
+ * raises an error. [-0, +0, e] on the host */
+static void __attribute__((noinline)) copy_objects(struct call *c)
+{
+    struct parcel parcel;
+    struct refusal r;
+    int status = LUA_ERRMEM;
+    lua_settop(c->target, c->base + 1);
+    enum crossing crossing = pack(c, &parcel, c->host, c->first, &r);
+    if (crossing == CROSSING_DONE) {
+        status = parcel_unpack(&parcel, c->target, &r);
+        parcel_end(&parcel);
+        if (status == LUA_OK)
+            return;
+    }
+    end(c);
+    if (crossing == CROSSING_REFUSED || status != LUA_ERRMEM)
+        raise_refused_argument(c, &r);
+    call_raise(c->host, c->stay.state, LUA_ERRMEM);
+}
+
 /* On top of handler and callback: adds the arguments, and runs it. [-?, +n, e] on the host */
 static int run(struct call *c)
 {
-    struct state *state = c->stay.state;
     int count = c->last - c->first + 1;
     c->most = count;
     if (count > SPARE_SLOTS && !lua_checkstack(c->target, count + LUA_MINSTACK)) {
@@ -241,32 +302,59 @@ static int run(struct call *c)
     for (int i = c->first; i <= c->last; i++) {
         enum crossing crossing = parcel_copy_plain(c->host, i, c->target);
         if (crossing == CROSSING_NEEDS_MEMORY)
-            crossing = copy_string(c->host, i, state);
-        if (__builtin_expect(crossing != CROSSING_DONE, 0)) {
+            crossing = copy_string(c->host, i, c->stay.state);
+        if (__builtin_expect(crossing == CROSSING_REFUSED, 0)) {
+            copy_objects(c);
+            break;
+        }
+        if (__builtin_expect(crossing == CROSSING_NEEDS_MEMORY, 0)) {
             end(c);
-            return crossing == CROSSING_REFUSED ? raise_refused_argument(c, i)
-                                                : call_raise(c->host, state, LUA_ERRMEM);
+            return call_raise(c->host, c->stay.state, LUA_ERRMEM);
         }
     }
     int status = lua_pcall(c->target, count, LUA_MULTRET, c->base - 1);
     return status == LUA_OK ? return_results(c) : return_error(c, status);
 }
 
+/* ---- a state that calls itself ---- */
+
+/* Replaces the values from `first` up to the top by copies, where objects are among them.
+ * [-n, +(n|0), -] */
+static enum crossing copy_within(struct call *c, int first, struct refusal *r)
+{
+    struct parcel parcel;
+    lua_State *L = c->host;
+    if (parcel_are_plain(L, first, lua_gettop(L)))
+        return CROSSING_DONE;
+    enum crossing crossing = pack(c, &parcel, L, first, r);
+    if (crossing != CROSSING_DONE)
+        return crossing;
+    lua_settop(L, first - 1);
+    int status = parcel_unpack(&parcel, L, r);
+    parcel_end(&parcel);
+    if (status == LUA_OK)
+        return CROSSING_DONE;
+    return status == LUA_ERRMEM ? CROSSING_NEEDS_MEMORY : CROSSING_REFUSED;
+}
+
 /*
- * The state calls itself: the values are where they have to go, so the callback runs on the
- * coroutine that asks, and nothing is copied.
+ * The state calls itself: plain values are where they have to go, so the callback runs on the
+ * coroutine that asks. Objects are copied all the same: what one side does with a table, the other
+ * does not see.
  */
 static int run_within(struct call *c)
 {
+    struct refusal r;
     lua_State *L = c->host;
-    int refused = parcel_find_refused(L, c->first, c->last);
-    if (refused != 0) {
-        stay_end(&c->stay);
-        return raise_refused_argument(c, refused);
-    }
     if (!lua_checkstack(L, LUA_MINSTACK)) {
         stay_end(&c->stay);
         return raise_no_room(c);
+    }
+    enum crossing crossing = copy_within(c, c->first, &r);
+    if (crossing != CROSSING_DONE) {
+        stay_end(&c->stay);
+        return crossing == CROSSING_REFUSED ? raise_refused_argument(c, &r)
+                                            : call_raise(L, c->stay.state, LUA_ERRMEM);
     }
     stay_run_on(&c->stay, L);
     lua_pushcfunction(L, call_on_error);
@@ -278,9 +366,9 @@ static int run_within(struct call *c)
     if (status != LUA_OK)
         return call_raise(L, c->stay.state, status);
     lua_remove(L, c->first);
-    refused = parcel_find_refused(L, c->first, lua_gettop(L));
-    if (refused != 0)
-        return raise_refused_result(c, luaL_typename(L, refused), refused - c->first + 1);
+    crossing = copy_within(c, c->first, &r);
+    if (crossing != CROSSING_DONE)
+        return raise_crossing_result(c, crossing, &r);
     return lua_gettop(L) - c->first + 1;
 }
 

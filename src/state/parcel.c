@@ -1,25 +1,18 @@
-#include "parcel.h"
+#include "parcel_inside.h"
+
+#include "state.h"
 
 #include <lauxlib.h>
-#include <string.h>
+#include <stdlib.h>
 
-int parcel_find_refused(lua_State *L, int first, int last)
+/* ---- plain values ---- */
+
+bool parcel_are_plain(lua_State *L, int first, int last)
 {
     for (int i = first; i <= last; i++)
         if (lua_type(L, i) > LUA_TSTRING)
-            return i;
-    return 0;
-}
-
-void parcel_copy(lua_State *from, int first, int last, lua_State *to)
-{
-    for (int i = first; i <= last; i++) {
-        if (parcel_copy_plain(from, i, to) == CROSSING_NEEDS_MEMORY) {
-            size_t length;
-            const char *bytes = lua_tolstring(from, i, &length);
-            lua_pushlstring(to, bytes, length);
-        }
-    }
+            return false;
+    return true;
 }
 
 struct copy {
@@ -33,7 +26,13 @@ static int copy(lua_State *to)
     const struct copy *c = lua_touserdata(to, 1);
     int count = c->last - c->first + 1;
     luaL_checkstack(to, count, "too many results");
-    parcel_copy(c->from, c->first, c->last, to);
+    for (int i = c->first; i <= c->last; i++) {
+        if (parcel_copy_plain(c->from, i, to) == CROSSING_NEEDS_MEMORY) {
+            size_t length;
+            const char *bytes = lua_tolstring(c->from, i, &length);
+            lua_pushlstring(to, bytes, length);
+        }
+    }
     return count;
 }
 
@@ -45,79 +44,136 @@ int parcel_copy_protected(lua_State *from, int first, int last, lua_State *to)
     return lua_pcall(to, 1, LUA_MULTRET, 0);
 }
 
-/* The value is no string. */
-static enum crossing pack_plain(struct parcel_value *v, lua_State *from, int index)
+/* Strings are what parcels of this kind are for, so they come first. */
+enum crossing parcel_pack_small(struct parcel_small *p, lua_State *from, int first, int last)
 {
-    switch (v->type) {
-    case LUA_TNUMBER:
-        v->is_integer = lua_isinteger(from, index);
-        if (v->is_integer)
-            v->integer = lua_tointeger(from, index);
-        else
-            v->number = lua_tonumber(from, index);
-        return CROSSING_DONE;
-    case LUA_TBOOLEAN:
-        v->boolean = lua_toboolean(from, index);
-        return CROSSING_DONE;
-    case LUA_TLIGHTUSERDATA:
-        v->pointer = lua_touserdata(from, index);
-        return CROSSING_DONE;
-    case LUA_TNIL:
-        return CROSSING_DONE;
-    default:
-        return CROSSING_REFUSED;
-    }
-}
-
-enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last)
-{
-    unsigned used = 0;
-    p->count = 0;
-    if (last - first >= PARCEL_VALUES)
-        return CROSSING_NEEDS_MEMORY;
+    struct room room = {.start = p->bytes, .size = sizeof p->bytes};
+    p->count = (unsigned)(last - first + 1);
     for (int i = first; i <= last; i++) {
-        struct parcel_value *v = &p->values[p->count];
-        v->type = lua_type(from, i);
-        if (v->type == LUA_TSTRING) {
-            const char *bytes = lua_tolstring(from, i, &v->length);
-            if (v->length > PARCEL_BYTES - used)
-                return CROSSING_NEEDS_MEMORY;
-            v->bytes = memcpy(p->bytes + used, bytes, v->length);
-            used += (unsigned)v->length;
-        } else if (pack_plain(v, from, i) != CROSSING_DONE) {
-            return CROSSING_REFUSED;
-        }
-        p->count++;
+        int type = lua_type(from, i);
+        enum crossing crossing = type == LUA_TSTRING ? put_plain(&room, from, i, LUA_TSTRING)
+                                                     : put_plain(&room, from, i, type);
+        if (crossing != CROSSING_DONE)
+            return crossing;
     }
     return CROSSING_DONE;
 }
 
-static void unpack_plain(const struct parcel_value *v, lua_State *to)
+void parcel_unpack_small(const struct parcel_small *p, lua_State *to)
 {
-    switch (v->type) {
-    case LUA_TNUMBER:
-        if (v->is_integer)
-            lua_pushinteger(to, v->integer);
+    const char *in = p->bytes;
+    for (unsigned i = 0; i < p->count; i++) {
+        enum tag tag = (enum tag) * in++;
+        if (tag == TAG_STRING)
+            get_plain(&in, TAG_STRING, to);
         else
-            lua_pushnumber(to, v->number);
-        break;
-    case LUA_TBOOLEAN:
-        lua_pushboolean(to, v->boolean);
-        break;
-    case LUA_TLIGHTUSERDATA:
-        lua_pushlightuserdata(to, v->pointer);
-        break;
-    default:
-        lua_pushnil(to);
+            get_plain(&in, tag, to);
     }
 }
 
-void parcel_unpack(const struct parcel *p, lua_State *to)
+/* ---- memory: each thread keeps one, in which small parcels find all the room they need ---- */
+
+static _Thread_local struct kept {
+    struct parcel_memory *memory;
+    struct thread_end at_end;
+} kept THREAD_LOCAL_MODEL;
+
+static void on_end(struct thread_end *e)
 {
-    for (const struct parcel_value *v = p->values; v < p->values + p->count; v++) {
-        if (v->type == LUA_TSTRING)
-            lua_pushlstring(to, v->bytes, v->length);
-        else
-            unpack_plain(v, to);
+    (void)e;
+    free(kept.memory);
+    kept.memory = NULL;
+}
+
+static void room_init(struct room *r, void *first, size_t size)
+{
+    *r = (struct room){.start = first, .size = size, .first = first};
+}
+
+static void room_clear(struct room *r, size_t first_size)
+{
+    if (__builtin_expect(r->start != r->first, 0)) {
+        free(r->start);
+        room_init(r, r->first, first_size);
     }
+    r->used = 0;
+}
+
+bool room_grow(struct room *r, size_t bytes)
+{
+    if (bytes > SIZE_MAX / 4 - r->used)
+        return false;
+    size_t size = r->used + bytes > 2 * r->size ? r->used + bytes : 2 * r->size;
+    char *grown = realloc(r->start == r->first ? NULL : r->start, size);
+    if (grown == NULL)
+        return false;
+    if (r->start == r->first)
+        memcpy(grown, r->first, r->used);
+    r->start = grown;
+    r->size = size;
+    return true;
+}
+
+/* Cleared, for the places: whoever reads them should find something. */
+static struct parcel_memory *memory_new(void)
+{
+    struct parcel_memory *m = calloc(1, sizeof *m);
+    if (m == NULL)
+        return NULL;
+    room_init(&m->values, m->first_values, sizeof m->first_values);
+    room_init(&m->key_bytes, m->first_key_bytes, sizeof m->first_key_bytes);
+    room_init(&m->objects, m->first_objects, sizeof m->first_objects);
+    room_init(&m->levels, m->first_levels, sizeof m->first_levels);
+    room_init(&m->places, m->first_places, sizeof m->first_places);
+    return m;
+}
+
+/* The thread keeps it if it has none, and if its end will be seen. */
+static void memory_give_back(struct parcel_memory *m)
+{
+    room_clear(&m->values, sizeof m->first_values);
+    room_clear(&m->key_bytes, sizeof m->first_key_bytes);
+    room_clear(&m->objects, sizeof m->first_objects);
+    room_clear(&m->levels, sizeof m->first_levels);
+    room_clear(&m->places, sizeof m->first_places);
+    kept.at_end.run = on_end;
+    if (kept.memory == NULL && thread_at_end(thread_self(), &kept.at_end))
+        kept.memory = m;
+    else
+        free(m);
+}
+
+void parcel_begin(struct parcel *p)
+{
+    *p = (struct parcel){.memory = kept.memory};
+    if (__builtin_expect(p->memory != NULL, 1))
+        kept.memory = NULL;
+    else
+        p->memory = memory_new();
+}
+
+static void drop_handles(struct parcel *p)
+{
+    struct handle_header h;
+    for (size_t place = p->last_handle; place != 0; place = h.previous) {
+        memcpy(&h, p->memory->values.start + place - 1, sizeof h);
+        if (h.handle.owns)
+            state_disown(h.handle.state, thread_self());
+        record_release(&h.handle.state->record);
+    }
+    p->last_handle = 0;
+}
+
+void parcel_end(struct parcel *p)
+{
+    if (p->memory == NULL)
+        return;
+    drop_handles(p);
+    memory_give_back(p->memory);
+    p->memory = NULL;
+}
+
+size_t parcel_slots(const struct parcel *p)
+{
+    return p->keys + 4 * p->depth + (size_t)p->count + LUA_MINSTACK;
 }

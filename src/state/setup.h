@@ -4,6 +4,7 @@
 #ifndef MTSTATES_SETUP_H
 #define MTSTATES_SETUP_H
 
+#include "refusal.h"
 #include "state.h"
 
 /* What is to be made; on the stack of the host, the Lua state that asks for it. */
@@ -20,31 +21,31 @@ struct recipe {
 enum setup_failure {
     SETUP_WELL,
     SETUP_NO_MEMORY,   /* to make it */
+    SETUP_ARGUMENT,    /* one cannot cross */
     SETUP_SYNTAX,      /* the code; the message is on the host's stack */
     SETUP_NO_CALLBACK, /* what came first is of another type */
     SETUP_RESULT,      /* a result cannot cross */
     SETUP_ERROR, /* of the setup function, or memory ran out; the message is as for call_raise */
-    SETUP_HOST_ERROR /* of the host, as it took the results; its error object is on its stack */
 };
 
 /* One making. */
 struct setup {
     lua_State *host;
     const struct recipe *recipe;
-    int package;   /* the host's index of its package.path; cpath and preload follow; or nils */
-    int kilobytes; /* what it took */
-    int most;      /* values that were on its stack at a time */
+    int inherited;       /* the index on the host of what the state inherits, a table; or of nil */
+    int kilobytes;       /* what it took */
+    int most;            /* values that were on its stack at a time */
     struct state *state; /* what became of it: living, or closed; NULL: none came to be */
     enum setup_failure failure;
-    int status;       /* SETUP_ERROR: of the protected call */
-    int refused;      /* SETUP_RESULT: number */
-    const char *type; /* SETUP_NO_CALLBACK, SETUP_RESULT: of the value */
+    int status;             /* SETUP_ERROR: of the protected call */
+    struct refusal refusal; /* SETUP_ARGUMENT, SETUP_RESULT */
+    const char *type;       /* SETUP_NO_CALLBACK: of the value */
 };
 
-/* Raises an argument error unless setup function and arguments can be brought over. [-0, +0, v] */
+/* Raises an argument error unless the setup function can be brought over. [-0, +0, v] */
 void setup_check(lua_State *host, const struct recipe *recipe);
 
-/* Gets the host ready for a checked recipe. [-0, +3, e] */
+/* Gets the host ready for a checked recipe. [-0, +1, e] */
 void setup_prepare(struct setup *s, lua_State *host, const struct recipe *recipe);
 
 /*

@@ -66,6 +66,7 @@ bool __real_arena_reserve_slowly(struct arena *a, size_t size);
 void __real_arena_clear(struct arena *a);
 
 void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
@@ -80,6 +81,12 @@ void __wrap_arena_clear(struct arena *a);
 void *__wrap_malloc(size_t size)
 {
     return __wrap_realloc(NULL, size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    void *block = __wrap_malloc(count * size);
+    return block != NULL ? memset(block, 0, count * size) : NULL;
 }
 
 void *__wrap_realloc(void *block, size_t size)
@@ -349,8 +356,8 @@ static const struct scenario scenarios[] = {
     {.name = "setup without a callback",
      .code = "expect('gave no callback', pcall(mt.newstate, 'made', false, 'return 1'))"},
     {.name = "setup with a result that does not cross",
-     .code = "expect('result #2', pcall(mt.newstate, 'made', false,\n"
-             "  'return function() end, {}'))"},
+     .code = "expect('C function', pcall(mt.newstate, 'made', false,\n"
+             "  'return function() end, { print }'))"},
     {.name = "setup with a syntax error",
      .code = "expect('syntax error', pcall(mt.newstate, 'made', false, 'x x'))"},
     {.name = "setup that is refused",
@@ -372,6 +379,54 @@ static const struct scenario scenarios[] = {
     {.name = "call with many values",
      .code = "local t = {} for i = 1, 300 do t[i] = i end\n"
              "assert(select('#', echo:call(table.unpack(t))) == 300)"},
+    {.name = "call with tables",
+     .code = "local t = { 1, 2.5, 'three', { x = 'short', y = long }, [long] = true }\n"
+             "t.self = t\n"
+             "local copy, again = echo:call(t, t)\n"
+             "assert(copy.self == copy and again == copy and copy[4].y == long and copy[long])"},
+    {.name = "call with many tables, deep ones, and many keys",
+     .before = "t = {} for i = 1, 300 do t[i] = { ['key ' .. i] = i, t } end\n"
+               "for i = 1, 40 do t = { next = t } end",
+     .step = {[HOST] = 7, [STATES] = 7},
+     .code = "local copy = echo:call(t)\n"
+             "for i = 1, 40 do copy = copy.next end\n"
+             "assert(#copy == 300 and copy[300]['key 300'] == 300 and copy[7][1] == copy)"},
+    {.name = "call with functions, and one with much code",
+     .before = "long_code = assert(load(('x = 1 '):rep(3000)))\n",
+     .code = "local f, g = echo:call(function(x) return x + 1 end, { long_code })\n"
+             "assert(f(1) == 2 and string.dump(g[1]) == string.dump(long_code))"},
+    {.name = "call with handles",
+     .before =
+         "s = mt.newstate('made', false, 'return function(h, ...) if h then kept = h end\\n'\n"
+         "  .. 'return h or kept, ... end')",
+     .code = "local own, other, again = s:call(echo, mt.state('echo'), { echo })\n"
+             "assert(own == echo and own:isowner() and not other:isowner() and again[1] == own)\n"
+             "assert(s:call() == echo)"},
+    {.name = "call with classes",
+     .before = "Point = {} mt.class('Point', Point)\n"
+               "s = mt.newstate('made', false, function()\n"
+               "  require('mtstates').class('Point', {})\n"
+               "  return function(...) return ... end\n"
+               "end)",
+     .code = "local p = s:call({ setmetatable({ x = 1 }, Point) })\n"
+             "assert(getmetatable(p[1]) == Point and p[1].x == 1)\n"
+             "expect('no class', pcall(echo.call, echo, setmetatable({}, Point)))"},
+    {.name = "name a class", .code = "mt.class('Point', {}) mt.class('Point', {})"},
+    {.name = "make with tables",
+     .code = "local s, t = mt.newstate('made', function(t)\n"
+             "  return function(u) t.u = u return t end, t\n"
+             "end, { long, { x = long } })\n"
+             "assert(t[2].x == long and s:call({ long }).u[1] == long)"},
+    {.name = "a state that calls itself with tables",
+     .before = "s = mt.newstate('made', false, function()\n"
+               "  local mt = require('mtstates')\n"
+               "  return function(n, t)\n"
+               "    if n == 0 then return t end\n"
+               "    return mt.state('made'):call(n - 1, t)\n"
+               "  end\n"
+               "end)",
+     .code = "assert(s:call(2, { { long } })[1][1] == long)\n"
+             "expect('C function', pcall(s.call, s, 1, { print }))"},
     {.name = "error with traceback",
      .before =
          "s = mt.newstate('made', function()\n"
@@ -387,9 +442,9 @@ static const struct scenario scenarios[] = {
              "expect('zero', pcall(s.call, s, 'zero'))\n"
              "expect('object', pcall(s.call, s, true))"},
     {.name = "values that do not cross",
-     .before = "s = mt.newstate('made', false, 'return function() return \"x\", {} end')",
-     .code = "expect('bad argument', pcall(echo.call, echo, 'short', long, {}))\n"
-             "expect('result #2', pcall(s.call, s))"},
+     .before = "s = mt.newstate('made', false, 'return function() return \"x\", { print } end')",
+     .code = "expect('bad argument', pcall(echo.call, echo, 'short', long, { print }))\n"
+             "expect('C function', pcall(s.call, s))"},
     {.name = "refused call and close",
      .held = HOLD_UNTIL_LET_GO,
      .code = "for i = 1, 2 do expect('is busy', pcall(echo.call, echo, 'x', long)) end\n"
@@ -454,7 +509,7 @@ static const struct scenario scenarios[] = {
     {.name = "calls from a to b to a",
      .code = "local x, y = a:call(4, 'through', long)\n"
              "assert(x == 'through' and y == long)\n"
-             "expect('bad argument', pcall(a.call, a, 2, {}))\n"
+             "expect('bad argument', pcall(a.call, a, 2, { print }))\n"
              "expect('perform arithmetic', pcall(b.call, b, 'x'))"},
     {.name = "a state that calls itself",
      .before = "s = mt.newstate('made', false, function()\n"
@@ -668,7 +723,9 @@ static int run_scenario(lua_State *L, const struct scenario *s)
 /* True: the scenario came so far that an allocation failed. */
 static bool run(void)
 {
-    enum { KEPT = 3 }; /* a block of each hash set of the registry's, and this thread's entry */
+    /* A block of each hash set of the registry's; this thread's entry, and its memory for parcels.
+     */
+    enum { KEPT = 4 };
     const struct scenario *s = current.scenario;
     arena_left_out = current.memory != MODULE;
     reserved.size = 0;

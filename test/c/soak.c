@@ -61,6 +61,7 @@ void __real_free(void *block);
 void *__real_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
 int __real_munmap(void *address, size_t size);
 void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
@@ -89,6 +90,12 @@ static void *counted(union header *h, size_t size)
 void *__wrap_malloc(size_t size)
 {
     return counted(__real_malloc(sizeof(union header) + size), size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    void *block = __wrap_malloc(count * size);
+    return block != NULL ? memset(block, 0, count * size) : NULL;
 }
 
 void *__wrap_realloc(void *block, size_t size)
@@ -440,6 +447,7 @@ static void *work(void *argument)
     begin("start");
     self->L = open_lua("soak", open_soak);
     run(self->L,
+        "package.preload.graphs = assert(loadfile('test/graphs.lua'))\n" /* states inherit it */
         "local program = assert(loadfile('test/c/soak.lua'))\n"
         "program(string.dump(program), ..., 0)",
         (lua_Integer)random_next(&self->random));

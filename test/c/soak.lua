@@ -4,7 +4,7 @@
 -- `rank` keeps states from owning each other in a ring, which would leak. A state passes its rank on
 -- to the states that it makes, and keeps only singletons of a higher one: the number in their name.
 local code, seed, rank, flavour = ...
-local mt, soak = require("mtstates"), require("soak")
+local mt, soak, graphs = require("mtstates"), require("soak"), require("graphs")
 local math, string, coroutine, io = require("math"), require("string"), require("coroutine"), require("io")
 local random = math.random
 
@@ -96,8 +96,17 @@ local function random_timeout(depth)
     end
 end
 
+-- Tables, with handles in them that own nothing, for the rank's sake.
+local function random_graph()
+    local found, handle = pcall(mt.state, random_name())
+    return graphs.random(8, found and { handle } or nil)
+end
+
 local function random_value()
-    local kind = random(8)
+    local kind = random(10)
+    if kind > 8 then
+        return random_graph()
+    end
     return kind == 1 and string.rep("long", random(1000)) or kind < 4 and random(100) + 0.0 or random(0)
 end
 
@@ -107,7 +116,8 @@ local function call(handle, timeout, depth)
     if not ok then
         soak.expect(entered)
     elseif entered then
-        check(result == payload and math.type(result) == math.type(payload), "a value was altered on the way")
+        local same, difference = graphs.same(payload, result)
+        check(same, "a value was altered on the way: " .. tostring(difference))
     end
 end
 
@@ -287,7 +297,7 @@ local function act(depth, call_seed, payload)
             take_step(depth)
         end
         if fail_somehow() then
-            return {} -- does not cross
+            return soak.begin -- does not cross
         end
     end
     return payload

@@ -160,7 +160,7 @@ describe("a handle", function()
                         if how == "error" then
                             error("after all")
                         end
-                        return {}
+                        return print
                     end
                 end)
                 return select(2, pcall(inner.call, inner, what))

@@ -1,0 +1,480 @@
+/*
+ * Packing: reads values of the sender's, in whatever depth, without recursion of C and without an
+ * error. No code of the sender's runs meanwhile, and no object of it is made or freed: so a pointer
+ * tells an object, and lua_next goes on where it was.
+ */
+#include "parcel_inside.h"
+
+#include "class.h"
+#include "lua_inside.h"
+#include "state.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+/* One run. */
+struct packing {
+    struct parcel *parcel;
+    struct parcel_memory *memory;
+    lua_State *from;
+    struct refusal *refusal;
+};
+
+/* What became of one value. */
+enum put {
+    PUT_WHOLE,
+    PUT_BEGUN, /* a table, of which a level has been begun */
+    PUT_NO_MEMORY,
+    PUT_REFUSED
+};
+
+/* ---- refusals ---- */
+
+static struct level *levels(const struct packing *p)
+{
+    return (struct level *)(void *)p->memory->levels.start;
+}
+
+static size_t depth(const struct packing *p)
+{
+    return p->memory->levels.used / sizeof(struct level);
+}
+
+/* Where the packing is. `at_key`: at the key of the innermost table. */
+static void refuse_here(struct packing *p)
+{
+    enum { ENDS = 4, STEPS = 2 * ENDS + 1 };
+    struct refusal_step steps[STEPS];
+    size_t count = 0, all = depth(p);
+    for (size_t i = 0; i < all; i++) {
+        const struct level *l = &levels(p)[i];
+        if (all > STEPS && i == ENDS) { /* the outermost and the innermost will do */
+            steps[count++] = (struct refusal_step){0};
+            i = all - ENDS - 1;
+        } else {
+            steps[count++] = (struct refusal_step){.key = l->slot + 1, .in_key = l->in_key};
+        }
+    }
+    refusal_begin(p->refusal, p->from, steps, count);
+}
+
+static enum put refuse(struct packing *p, const char *why)
+{
+    refuse_here(p);
+    refusal_add(p->refusal, "%s", why);
+    return PUT_REFUSED;
+}
+
+static enum put refuse_type(struct packing *p, const char *type, const char *advice)
+{
+    refuse_here(p);
+    refusal_add(p->refusal, "value of type '%s' not supported: %s", type, advice);
+    return PUT_REFUSED;
+}
+
+/* ---- objects ---- */
+
+static struct object *objects(const struct packing *p)
+{
+    return (struct object *)(void *)p->memory->objects.start;
+}
+
+static size_t object_count(const struct packing *p)
+{
+    return p->memory->objects.used / sizeof(struct object);
+}
+
+static uint32_t *places(const struct packing *p)
+{
+    return (uint32_t *)(void *)p->memory->places.start;
+}
+
+/* Addresses of neighbours differ in few bits; the product spreads these over its upper half. */
+static uint32_t hash(const void *pointer)
+{
+    return (uint32_t)(((uint64_t)(uintptr_t)pointer * 0x9E3779B97F4A7C15u) >> 32);
+}
+
+/* The place of the object, or the free one where it would be. */
+static uint32_t find_place(const struct packing *p, const void *pointer)
+{
+    uint32_t mask = (uint32_t)(p->memory->places.size / sizeof(uint32_t)) - 1;
+    uint32_t place = hash(pointer) & mask;
+    for (;; place = (place + 1) & mask) {
+        uint32_t i = places(p)[place];
+        if (i >= object_count(p) || objects(p)[i].place != place ||
+            objects(p)[i].pointer == pointer)
+            return place;
+    }
+}
+
+/* Twice as many places, for all objects anew. */
+static bool grow_places(struct packing *p)
+{
+    struct room *r = &p->memory->places;
+    size_t size = 2 * r->size;
+    char *grown = calloc(1, size);
+    if (grown == NULL)
+        return false;
+    if (r->start != r->first)
+        free(r->start);
+    r->start = grown;
+    r->size = size;
+    for (size_t i = 0; i < object_count(p); i++)
+        objects(p)[i].place = UINT32_MAX; /* no place of theirs is taken yet */
+    for (size_t i = 0; i < object_count(p); i++) {
+        uint32_t place = find_place(p, objects(p)[i].pointer);
+        places(p)[place] = (uint32_t)i;
+        objects(p)[i].place = place;
+    }
+    return true;
+}
+
+/* Notes an object that is new, of which the header comes next. */
+static bool note_object(struct packing *p, const void *pointer, uint32_t place)
+{
+    size_t i = object_count(p);
+    if (2 * (i + 1) * sizeof(uint32_t) > p->memory->places.size) {
+        if (i >= UINT32_MAX / 4 || !grow_places(p))
+            return false;
+        place = find_place(p, pointer);
+    }
+    struct object *o = (struct object *)(void *)room_take(&p->memory->objects, sizeof *o);
+    if (o == NULL)
+        return false;
+    *o = (struct object){.pointer = pointer, .header = p->memory->values.used + 1, .place = place};
+    places(p)[place] = (uint32_t)i;
+    return true;
+}
+
+/* An object that is there already: it needs a number. */
+static enum put put_again(struct packing *p, const struct object *o)
+{
+    object_number number;
+    char *header = p->memory->values.start + o->header;
+    memcpy(&number, header, sizeof number);
+    if (number == 0) {
+        number = ++p->parcel->numbered;
+        memcpy(header, &number, sizeof number);
+    }
+    return put_bytes(&p->memory->values, TAG_AGAIN, &number, sizeof number) ? PUT_WHOLE
+                                                                            : PUT_NO_MEMORY;
+}
+
+/* ---- functions ---- */
+
+/* [-0, +0, -] */
+static bool is_environment(lua_State *L, int i, const char *name)
+{
+    if (strcmp(name, "_ENV") == 0)
+        return true;
+    if (i != 1 || strcmp(name, "(no name)") != 0)
+        return false;
+    lua_pushglobaltable(L);
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 1);
+    return same;
+}
+
+const char *parcel_find_captured(lua_State *L, int index)
+{
+    const char *name;
+    for (int i = 1; (name = lua_getupvalue(L, index, i)) != NULL; i++) {
+        bool stays = is_environment(L, i, name);
+        lua_pop(L, 1);
+        if (!stays)
+            return name;
+    }
+    return NULL;
+}
+
+/* A lua_Writer. */
+static int put_code(lua_State *L, const void *bytes, size_t length, void *values)
+{
+    (void)L;
+    char *to = room_take(values, length);
+    if (to != NULL)
+        memcpy(to, bytes, length);
+    return to == NULL;
+}
+
+static enum put put_function(struct packing *p, int index)
+{
+    struct room *values = &p->memory->values;
+    struct function_header h = {0};
+    const char *captured;
+    if (lua_iscfunction(p->from, index))
+        return refuse(p, "C function: require its module inside");
+    if ((captured = parcel_find_captured(p->from, index)) != NULL) {
+        refuse_here(p);
+        refusal_add(p->refusal, "function uses upvalue '%s': make it an argument", captured);
+        return PUT_REFUSED;
+    }
+    if (!put_bytes(values, TAG_FUNCTION, &h, sizeof h))
+        return PUT_NO_MEMORY;
+    size_t header = values->used - sizeof h, code = values->used;
+    lua_pushvalue(p->from, index);
+    int failed = lua_dump(p->from, put_code, values, 0);
+    lua_pop(p->from, 1);
+    if (failed)
+        return PUT_NO_MEMORY;
+    h.length = values->used - code;
+    memcpy(values->start + header, &h, sizeof h);
+    return PUT_WHOLE;
+}
+
+/* ---- handles ---- */
+
+static enum put put_handle(struct packing *p, int index)
+{
+    struct handle_header h = {.previous = p->parcel->last_handle};
+    if (!parcel_handle_at(p->from, index, &h.handle))
+        return refuse_type(p, "userdata", "make it anew inside");
+    if (!put_bytes(&p->memory->values, TAG_HANDLE, &h, sizeof h))
+        return PUT_NO_MEMORY;
+    record_retain(&h.handle.state->record);
+    if (h.handle.owns)
+        state_own(h.handle.state); /* there is one: the handle's */
+    p->parcel->last_handle = p->memory->values.used - sizeof h + 1;
+    return PUT_WHOLE;
+}
+
+/* ---- tables ---- */
+
+/* A string that is a key. Short ones Lua has once each, so that their pointers tell them apart. */
+static enum put put_key_string(struct packing *p, int index)
+{
+    enum { SHORT_MAX = 40 };
+    struct parcel_memory *m = p->memory;
+    size_t length;
+    const char *bytes = lua_tolstring(p->from, index, &length);
+    unsigned char *place = &m->key_places[hash(bytes) % KEY_PLACES];
+    unsigned char key = *place;
+    if (key >= p->parcel->keys || m->keys[key] != bytes) {
+        if (length > SHORT_MAX || p->parcel->keys == KEYS_MAX)
+            return put_string(&m->values, bytes, length) ? PUT_WHOLE : PUT_NO_MEMORY;
+        char *to = room_take(&m->key_bytes, 1 + length);
+        if (to == NULL)
+            return PUT_NO_MEMORY;
+        *to = (char)length;
+        memcpy(to + 1, bytes, length);
+        *place = key = (unsigned char)p->parcel->keys++;
+        m->keys[key] = bytes;
+    }
+    return put_bytes(&m->values, TAG_KEY, &key, 1) ? PUT_WHOLE : PUT_NO_MEMORY;
+}
+
+/* Pushes the name of the class of the table on top of the stack, if it has a metatable.
+ * [-0, +(0|1), -] */
+static enum put push_class(struct packing *p)
+{
+    if (!lua_getmetatable(p->from, -1))
+        return PUT_WHOLE;
+    class_get_name(p->from);
+    if (lua_type(p->from, -1) == LUA_TSTRING)
+        return PUT_BEGUN;
+    return refuse(p, "table with a metatable: name that by mtstates.class, here and there");
+}
+
+/* Its header; the name of its class is on top of the stack, if there is one. [-(0|1), +0, -] */
+static bool put_header(struct packing *p, bool is_classed)
+{
+    const struct table_header h = {0};
+    if (!put_bytes(&p->memory->values, is_classed ? TAG_CLASSED : TAG_TABLE, &h, sizeof h))
+        return false;
+    if (is_classed) {
+        if (put_key_string(p, -1) != PUT_WHOLE)
+            return false;
+        lua_pop(p->from, 1);
+        p->parcel->classed++;
+    }
+    return true;
+}
+
+/* The table on top of the stack, of which a level begins. [-0, +0, -] */
+static enum put put_table(struct packing *p)
+{
+    size_t header = p->memory->values.used + 1;
+    if (!lua_checkstack(p->from, 2 * LUA_MINSTACK)) {
+        if (lua_gettop(p->from) < LUA_INSIDE_MANY_VALUES)
+            return PUT_NO_MEMORY;
+        return refuse(p, "nested too deep for Lua's stack");
+    }
+    enum put class = push_class(p);
+    if (class == PUT_REFUSED)
+        return class;
+    struct level *l = (struct level *)(void *)room_take(&p->memory->levels, sizeof *l);
+    if (l == NULL || !put_header(p, class == PUT_BEGUN))
+        return PUT_NO_MEMORY;
+    *l = (struct level){.header = header, .slot = lua_gettop(p->from)};
+    if (depth(p) > p->parcel->depth)
+        p->parcel->depth = depth(p);
+    return PUT_BEGUN;
+}
+
+/* The value on top of the stack, which is not plain. [-0, +0, -] */
+static enum put put_object(struct packing *p, int type)
+{
+    if (type == LUA_TTHREAD)
+        return refuse_type(p, "thread", "make the coroutine inside");
+    const void *pointer = lua_topointer(p->from, -1);
+    uint32_t place = find_place(p, pointer), i = places(p)[place];
+    if (i < object_count(p) && objects(p)[i].place == place)
+        return put_again(p, &objects(p)[i]);
+    if (!note_object(p, pointer, place))
+        return PUT_NO_MEMORY;
+    switch (type) {
+    case LUA_TTABLE:
+        return put_table(p);
+    case LUA_TFUNCTION:
+        return put_function(p, lua_gettop(p->from));
+    default:
+        return put_handle(p, -1);
+    }
+}
+
+/* The value on top of the stack. [-0, +0, -] */
+static inline enum put put(struct packing *p)
+{
+    int type = lua_type(p->from, -1);
+    switch (put_plain(&p->memory->values, p->from, -1, type)) {
+    case CROSSING_DONE:
+        return PUT_WHOLE;
+    case CROSSING_NEEDS_MEMORY:
+        return PUT_NO_MEMORY;
+    default:
+        return put_object(p, type);
+    }
+}
+
+/*
+ * If the key below the value on top of the stack goes on with the array part, how many nils come
+ * before it; else -1. Lua's traversal gives array parts in their order; if it did not, keys would
+ * only be written as such. A few nils are kept where Lua would have the key in the array part, too,
+ * so that `#` gives the same. [-0, +0, -]
+ */
+static inline lua_Integer nils_before(const struct packing *p, const struct level *l)
+{
+    if (l->pairs > 0 || !lua_isinteger(p->from, -2))
+        return -1;
+    lua_Integer key = lua_tointeger(p->from, -2), next = (lua_Integer)l->array + 1;
+    if (__builtin_expect(key == next, 1))
+        return 0;
+    bool more_than_half = key > next && key <= INT_MAX && l->present + 1 > (lua_Unsigned)key / 2;
+    return more_than_half ? key - next : -1;
+}
+
+static bool put_nils(struct packing *p, struct level *l, lua_Integer count)
+{
+    char *to = room_take(&p->memory->values, (size_t)count);
+    if (to == NULL)
+        return false;
+    memset(to, TAG_NIL, (size_t)count);
+    l->array += (uint32_t)count;
+    return true;
+}
+
+/* The key below the value on top of the stack. PUT_BEGUN: a copy of it is on top.
+ * [-0, +(0|1), -] */
+static enum put put_key(struct packing *p, struct level *l)
+{
+    l->pairs++;
+    if (lua_type(p->from, -2) == LUA_TSTRING)
+        return put_key_string(p, -2);
+    l->in_key = true;
+    lua_pushvalue(p->from, -2);
+    size_t place = (size_t)(l - levels(p));
+    enum put result = put(p);
+    if (result == PUT_WHOLE) {
+        levels(p)[place].in_key = false;
+        lua_pop(p->from, 1);
+    }
+    return result;
+}
+
+/* The innermost table is packed. */
+static void end_level(struct packing *p)
+{
+    struct table_header h;
+    const struct level *l = &levels(p)[depth(p) - 1];
+    char *header = p->memory->values.start + l->header;
+    memcpy(&h, header, sizeof h);
+    h.array = l->array;
+    h.pairs = l->pairs;
+    memcpy(header, &h, sizeof h);
+    p->memory->levels.used -= sizeof *l;
+}
+
+/* The entry whose value is on top of the stack, its key below. [-0, +(0|1), -] */
+static inline enum put put_entry(struct packing *p, struct level *l)
+{
+    lua_Integer nils = nils_before(p, l);
+    if (nils < 0) {
+        enum put result = put_key(p, l);
+        if (result != PUT_WHOLE)
+            return result;
+    } else {
+        if (nils > 0 && !put_nils(p, l, nils))
+            return PUT_NO_MEMORY;
+        l->array++;
+        l->present++;
+    }
+    return put(p);
+}
+
+/* The tables that have been begun; the innermost is on top of the stack. [-?, +?, -] */
+static enum put put_entries(struct packing *p)
+{
+    lua_State *L = p->from;
+    enum put result = PUT_BEGUN;
+    for (;;) {
+        if (result == PUT_BEGUN)
+            lua_pushnil(L);
+        else
+            lua_pop(L, 1); /* the value */
+        struct level *l = &levels(p)[depth(p) - 1];
+        if (lua_next(L, -2)) {
+            result = put_entry(p, l);
+        } else {
+            end_level(p);
+            if (depth(p) == 0)
+                return PUT_WHOLE;
+            l = &levels(p)[depth(p) - 1];
+            result = PUT_WHOLE;
+            if (l->in_key) { /* it was a key: the value's turn */
+                l->in_key = false;
+                lua_pop(L, 1);
+                result = put(p);
+            }
+        }
+        if (result != PUT_WHOLE && result != PUT_BEGUN)
+            return result;
+    }
+}
+
+enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last, struct refusal *r)
+{
+    struct packing packing = {p, p->memory, from, r};
+    int top = lua_gettop(from);
+    enum put result = PUT_WHOLE;
+    if (p->memory == NULL)
+        return CROSSING_NEEDS_MEMORY;
+    if (!lua_checkstack(from, LUA_MINSTACK)) {
+        if (top < LUA_INSIDE_MANY_VALUES)
+            return CROSSING_NEEDS_MEMORY;
+        r->number = p->count + 1;
+        refuse(&packing, "there are too many values for the stack");
+        return CROSSING_REFUSED;
+    }
+    for (int i = first; i <= last && result == PUT_WHOLE; i++) {
+        r->number = ++p->count;
+        lua_pushvalue(from, i);
+        result = put(&packing);
+        if (result == PUT_BEGUN)
+            result = put_entries(&packing);
+        lua_settop(from, top);
+    }
+    if (result == PUT_WHOLE)
+        return CROSSING_DONE;
+    return result == PUT_REFUSED ? CROSSING_REFUSED : CROSSING_NEEDS_MEMORY;
+}

@@ -1,0 +1,240 @@
+/*
+ * What a parcel is made of; for those who pack and unpack.
+ *
+ * Values are written one after the other, each a tag and what belongs to it:
+ *
+ *   NIL FALSE TRUE
+ *   INTEGER NUMBER POINTER   8 bytes
+ *   STRING                   length, bytes
+ *   KEY                      number of a string in `keys`, in one byte
+ *   TABLE                    struct table_header, `array` values, `pairs` times a key and a value
+ *   CLASSED                  the same, with the class's name, a string, after the header
+ *   FUNCTION                 struct function_header, the code
+ *   HANDLE                   struct handle_header
+ *   AGAIN                    number of an object that has come already
+ *
+ * Strings that tables have as keys are in `keys`, once each, as long as they are few: whoever
+ * unpacks pushes them once, and Lua has to intern them once. `array` values are those of the keys
+ * 1, 2, 3
+ * ..., nils among them where there are few.
+ *
+ * Only an object that occurs more than once has a number, which is written into its header when it
+ * is met again.
+ */
+#ifndef MTSTATES_PARCEL_INSIDE_H
+#define MTSTATES_PARCEL_INSIDE_H
+
+#include "parcel.h"
+
+#include <string.h>
+
+enum tag {
+    TAG_NIL,
+    TAG_FALSE,
+    TAG_TRUE,
+    TAG_INTEGER,
+    TAG_NUMBER,
+    TAG_POINTER,
+    TAG_STRING,
+    TAG_KEY,
+    TAG_TABLE,
+    TAG_CLASSED,
+    TAG_FUNCTION,
+    TAG_HANDLE,
+    TAG_AGAIN
+};
+
+/* Of objects; each header begins with one. 0: no number. */
+typedef uint32_t object_number;
+
+struct table_header {
+    object_number number;
+    uint32_t array, pairs;
+};
+
+struct function_header {
+    object_number number;
+    size_t length; /* of its code */
+};
+
+struct handle_header {
+    object_number number;
+    struct parcel_handle handle;
+    size_t previous; /* where the handle before is, and 1; 0: there is none */
+};
+
+/* ---- memory ---- */
+
+/* Items in a row. `first` belongs to the memory's own block; what outgrows it is malloc'd. */
+struct room {
+    char *start;
+    size_t used, size; /* bytes */
+    char *first;       /* NULL: it does not grow */
+};
+
+/* So many bytes more, in a room that grows; false: out of memory, nothing changed. */
+bool room_grow(struct room *r, size_t bytes);
+
+/* The place for so many bytes more, or NULL: out of memory. */
+static inline char *room_take(struct room *r, size_t bytes)
+{
+    bool is_full = r->size - r->used < bytes;
+    if (__builtin_expect(is_full, 0) && (r->first == NULL || !room_grow(r, bytes)))
+        return NULL;
+    char *place = r->start + r->used;
+    r->used += bytes;
+    return place;
+}
+
+enum { KEYS_MAX = 255, KEY_PLACES = 256, FIRST_PLACES = 256 };
+
+/* An object of the sender's. */
+struct object {
+    const void *pointer; /* Lua's, which tells it from others */
+    size_t header;       /* where it is */
+    uint32_t place;
+};
+
+/* A table that is being packed; what is in it lies on the stack above. */
+struct level {
+    size_t header;    /* where it is */
+    int slot;         /* the table; its key is above, */
+    bool in_key;      /* and above that, while the key is packed, the value, and the key again */
+    uint32_t array;   /* values of the array part so far */
+    uint32_t present; /* of these, not nil */
+    uint32_t pairs;
+};
+
+/*
+ * Packing needs to know which objects and which keys have come already. Both are found by their
+ * pointer's hash: a place has an index; it is in use if the entry of that index exists and points
+ * back. So places need no clearing: entries are forgotten by setting their count to 0.
+ */
+struct parcel_memory {
+    struct room values;
+    struct room key_bytes; /* for each key its length, in a byte, and its bytes */
+    struct room objects;   /* struct object */
+    struct room levels;    /* struct level */
+    struct room places;    /* of objects: uint32_t, a power of two of them */
+    const char *keys[KEYS_MAX];
+    unsigned char key_places[KEY_PLACES];
+
+    /* The first bytes of each room. */
+    struct object first_objects[FIRST_PLACES / 2];
+    struct level first_levels[16];
+    uint32_t first_places[FIRST_PLACES];
+    char first_key_bytes[1024];
+    char first_values[16 * 1024];
+};
+
+/* ---- plain values ---- */
+
+/* Writes a tag and a value's bytes. False: no room. */
+static inline bool put_bytes(struct room *r, enum tag tag, const void *bytes, size_t size)
+{
+    char *to = room_take(r, 1 + size);
+    if (to == NULL)
+        return false;
+    *to = (char)tag;
+    memcpy(to + 1, bytes, size);
+    return true;
+}
+
+static inline bool put_string(struct room *r, const char *bytes, size_t length)
+{
+    char *to = room_take(r, 1 + sizeof length + length);
+    if (to == NULL)
+        return false;
+    *to = TAG_STRING;
+    memcpy(to + 1, &length, sizeof length);
+    memcpy(to + 1 + sizeof length, bytes, length);
+    return true;
+}
+
+static inline bool put_number(struct room *r, lua_State *L, int index)
+{
+    if (lua_isinteger(L, index)) {
+        lua_Integer integer = lua_tointeger(L, index);
+        return put_bytes(r, TAG_INTEGER, &integer, sizeof integer);
+    }
+    lua_Number number = lua_tonumber(L, index);
+    return put_bytes(r, TAG_NUMBER, &number, sizeof number);
+}
+
+/* Writes the plain value at `index`, of Lua's type `type`. CROSSING_REFUSED: it is none.
+ * [-0, +0, -] */
+static inline enum crossing put_plain(struct room *r, lua_State *L, int index, int type)
+{
+    bool done;
+    size_t length;
+    const char *bytes;
+    const void *pointer;
+    switch (type) {
+    case LUA_TNIL:
+        done = put_bytes(r, TAG_NIL, "", 0);
+        break;
+    case LUA_TBOOLEAN:
+        done = put_bytes(r, lua_toboolean(L, index) ? TAG_TRUE : TAG_FALSE, "", 0);
+        break;
+    case LUA_TNUMBER:
+        done = put_number(r, L, index);
+        break;
+    case LUA_TSTRING:
+        bytes = lua_tolstring(L, index, &length);
+        done = put_string(r, bytes, length);
+        break;
+    case LUA_TLIGHTUSERDATA:
+        pointer = lua_touserdata(L, index);
+        done = put_bytes(r, TAG_POINTER, &pointer, sizeof pointer);
+        break;
+    default:
+        return CROSSING_REFUSED;
+    }
+    return done ? CROSSING_DONE : CROSSING_NEEDS_MEMORY;
+}
+
+/* Reads `size` bytes. */
+static inline void get_bytes(const char **in, void *bytes, size_t size)
+{
+    memcpy(bytes, *in, size);
+    *in += size;
+}
+
+/* Pushes the plain value of which the tag has just been read. False: it is none. [-0, +(0|1), m] */
+static inline bool get_plain(const char **in, enum tag tag, lua_State *to)
+{
+    lua_Integer integer;
+    lua_Number number;
+    void *pointer;
+    size_t length;
+    switch (tag) {
+    case TAG_NIL:
+        lua_pushnil(to);
+        return true;
+    case TAG_FALSE:
+    case TAG_TRUE:
+        lua_pushboolean(to, tag == TAG_TRUE);
+        return true;
+    case TAG_INTEGER:
+        get_bytes(in, &integer, sizeof integer);
+        lua_pushinteger(to, integer);
+        return true;
+    case TAG_NUMBER:
+        get_bytes(in, &number, sizeof number);
+        lua_pushnumber(to, number);
+        return true;
+    case TAG_POINTER:
+        get_bytes(in, &pointer, sizeof pointer);
+        lua_pushlightuserdata(to, pointer);
+        return true;
+    case TAG_STRING:
+        get_bytes(in, &length, sizeof length);
+        lua_pushlstring(to, *in, length);
+        *in += length;
+        return true;
+    default:
+        return false;
+    }
+}
+
+#endif

@@ -1,0 +1,296 @@
+/*
+ * Unpacking: makes the values anew in the receiver, in a protected call of it. Tables are as large
+ * from the beginning as they get. Their metatables come last, when all are whole: so no finalizer
+ * sees one that is not, and a weak table loses nothing on the way.
+ */
+#include "parcel_inside.h"
+
+#include "class.h"
+#include "lua_inside.h"
+
+#include <lauxlib.h>
+#include <limits.h>
+#include <stdlib.h>
+
+/* A table that is being filled. Its slot is on the stack, and above it its key, where one waits for
+ * its value. */
+struct filling {
+    int next;  /* index of the array part, from 1 */
+    int array; /* the last one */
+    uint32_t pairs;
+    bool has_key;
+};
+
+enum { FEW_FILLINGS = 16 };
+
+/* One run. */
+struct unpacking {
+    const struct parcel *parcel;
+    struct refusal *refusal;
+    const char *in;
+    struct filling *fillings; /* as many as tables are in tables, and one */
+    lua_State *to;
+    int keys;           /* index below the strings of the parcel's keys */
+    int objects;        /* index of the list of objects that have a number, */
+    int classed;        /* and of the one of tables and their metatables in turn */
+    lua_Integer tables; /* in that one */
+    int status;         /* of an error of this file: LUA_ERRRUN, or LUA_ERRMEM */
+};
+
+/* ---- errors ---- */
+
+static int raise(struct unpacking *u, int status)
+{
+    u->status = status;
+    lua_settop(u->to, 0);
+    lua_pushnil(u->to);
+    return lua_error(u->to);
+}
+
+/* The name is on top of the stack. */
+static int raise_class(struct unpacking *u)
+{
+    size_t length;
+    const char *name = lua_tolstring(u->to, -1, &length);
+    refusal_begin(u->refusal, u->to, NULL, 0);
+    refusal_add(u->refusal, "no class ");
+    refusal_add_quoted(u->refusal, name, length);
+    refusal_add(u->refusal, " there: name its metatable by mtstates.class, on both sides");
+    return raise(u, LUA_ERRRUN);
+}
+
+/* The slots that all of it takes. [-0, +0, v] */
+static void take_slots(struct unpacking *u)
+{
+    size_t slots = parcel_slots(u->parcel);
+    if (slots < INT_MAX && lua_checkstack(u->to, (int)slots))
+        return;
+    if (slots < LUA_INSIDE_MANY_VALUES)
+        raise(u, LUA_ERRMEM);
+    refusal_begin(u->refusal, u->to, NULL, 0);
+    refusal_add(u->refusal, "%s for the stack of the Lua state that it goes to",
+                u->parcel->depth > (size_t)u->parcel->count ? "nested too deep"
+                                                            : "there are too many values");
+    raise(u, LUA_ERRRUN);
+}
+
+/* ---- objects ---- */
+
+/* The object on top of the stack may come again. [-0, +0, m] */
+static void number_object(struct unpacking *u, object_number number)
+{
+    if (number == 0)
+        return;
+    lua_pushvalue(u->to, -1);
+    lua_rawseti(u->to, u->objects, number);
+}
+
+static void push_again(struct unpacking *u)
+{
+    object_number number;
+    get_bytes(&u->in, &number, sizeof number);
+    lua_rawgeti(u->to, u->objects, number);
+}
+
+static void push_function(struct unpacking *u)
+{
+    struct function_header h;
+    get_bytes(&u->in, &h, sizeof h);
+    int status = luaL_loadbufferx(u->to, u->in, h.length, "=function", "b");
+    if (status != LUA_OK)
+        lua_error(u->to);
+    u->in += h.length;
+    number_object(u, h.number);
+}
+
+static void push_handle(struct unpacking *u)
+{
+    struct handle_header h;
+    get_bytes(&u->in, &h, sizeof h);
+    parcel_push_handle(u->to, &h.handle);
+    number_object(u, h.number);
+}
+
+static void push_key(struct unpacking *u)
+{
+    lua_pushvalue(u->to, u->keys + 1 + (unsigned char)*u->in++);
+}
+
+/* The table on top of the stack is to have the metatable of the class that is read next.
+ * [-0, +0, m] */
+static void note_class(struct unpacking *u)
+{
+    enum tag tag = (enum tag) * u->in++;
+    lua_pushvalue(u->to, -1);
+    lua_rawseti(u->to, u->classed, ++u->tables);
+    if (tag == TAG_KEY)
+        push_key(u);
+    else
+        get_plain(&u->in, tag, u->to);
+    lua_pushvalue(u->to, -1);
+    class_get_metatable(u->to);
+    if (lua_isnil(u->to, -1)) {
+        lua_pop(u->to, 1);
+        raise_class(u);
+    }
+    lua_rawseti(u->to, u->classed, ++u->tables);
+    lua_pop(u->to, 1);
+}
+
+/* An empty table, which `f` is to fill. [-0, +1, m] */
+static void push_table(struct unpacking *u, enum tag tag, struct filling *f)
+{
+    struct table_header h;
+    get_bytes(&u->in, &h, sizeof h);
+    lua_createtable(u->to, (int)h.array, h.pairs < INT_MAX ? (int)h.pairs : INT_MAX);
+    number_object(u, h.number);
+    if (tag == TAG_CLASSED)
+        note_class(u);
+    *f = (struct filling){.next = 1, .array = (int)h.array, .pairs = h.pairs};
+}
+
+/* ---- values ---- */
+
+/* Pushes the next value. True: it is a table that `f` is to fill. [-0, +1, m] */
+static inline bool push(struct unpacking *u, struct filling *f)
+{
+    enum tag tag = (enum tag) * u->in++;
+    if (get_plain(&u->in, tag, u->to))
+        return false;
+    switch (tag) {
+    case TAG_KEY:
+        push_key(u);
+        return false;
+    case TAG_AGAIN:
+        push_again(u);
+        return false;
+    case TAG_FUNCTION:
+        push_function(u);
+        return false;
+    case TAG_HANDLE:
+        push_handle(u);
+        return false;
+    default:
+        push_table(u, tag, f);
+        return true;
+    }
+}
+
+/* The value on top of the stack is whole, and goes where the table below has got to.
+ * [-(0|1|2), +0, m] */
+static inline void store(struct unpacking *u, struct filling *f)
+{
+    if (f->next <= f->array) {
+        lua_rawseti(u->to, -2, f->next++);
+    } else if (!f->has_key) {
+        f->has_key = true;
+    } else {
+        f->has_key = false;
+        f->pairs--;
+        lua_rawset(u->to, -3);
+    }
+}
+
+/* Pushes the next value with all that is in it. [-0, +1, m] */
+static void push_whole(struct unpacking *u)
+{
+    struct filling *f = u->fillings; /* none yet; the first is the one after */
+    if (!push(u, f + 1))
+        return;
+    f++;
+    for (;;) {
+        if (f->next > f->array && f->pairs == 0) {
+            if (--f == u->fillings)
+                return;
+            store(u, f);
+        } else if (push(u, f + 1)) {
+            f++;
+        } else {
+            store(u, f);
+        }
+    }
+}
+
+/* [-0, +keys, m] */
+static void push_keys(struct unpacking *u)
+{
+    const char *in = u->parcel->memory->key_bytes.start;
+    u->keys = lua_gettop(u->to);
+    for (unsigned i = 0; i < u->parcel->keys; i++) {
+        size_t length = (unsigned char)*in++;
+        lua_pushlstring(u->to, in, length);
+        in += length;
+    }
+}
+
+/* Makes the lists that are needed. [-0, +2, m] */
+static void push_lists(struct unpacking *u)
+{
+    lua_settop(u->to, u->keys + (int)u->parcel->keys + 2); /* nils */
+    u->classed = lua_gettop(u->to);
+    u->objects = u->classed - 1;
+    if (u->parcel->numbered > 0) {
+        lua_createtable(u->to, (int)u->parcel->numbered, 0);
+        lua_replace(u->to, u->objects);
+    }
+    if (u->parcel->classed > 0) {
+        lua_createtable(u->to, (int)(2 * u->parcel->classed), 0);
+        lua_replace(u->to, u->classed);
+    }
+}
+
+/* [-0, +0, -] */
+static void set_metatables(struct unpacking *u)
+{
+    for (lua_Integer i = 1; i <= u->tables; i += 2) {
+        lua_rawgeti(u->to, u->classed, i);
+        lua_rawgeti(u->to, u->classed, i + 1);
+        lua_setmetatable(u->to, -2);
+        lua_pop(u->to, 1);
+    }
+}
+
+/* (the unpacking) */
+static int unpack(lua_State *to)
+{
+    struct unpacking *u = lua_touserdata(to, 1);
+    take_slots(u);
+    push_keys(u);
+    push_lists(u);
+    for (int i = 1; i <= u->parcel->count; i++) {
+        u->refusal->number = i;
+        push_whole(u);
+    }
+    set_metatables(u);
+    return u->parcel->count;
+}
+
+/* An error of Lua's own, whose message is on top of the stack. */
+static void take_message(struct refusal *r, lua_State *to)
+{
+    refusal_begin(r, to, NULL, 0);
+    refusal_add(r, "%s", lua_type(to, -1) == LUA_TSTRING ? lua_tostring(to, -1) : "error");
+}
+
+int parcel_unpack(const struct parcel *p, lua_State *to, struct refusal *r)
+{
+    struct filling few[FEW_FILLINGS];
+    struct unpacking u = {
+        .parcel = p, .refusal = r, .in = p->memory->values.start, .fillings = few, .to = to};
+    if (p->depth + 2 > FEW_FILLINGS &&
+        (u.fillings = malloc((p->depth + 2) * sizeof *u.fillings)) == NULL)
+        return LUA_ERRMEM;
+    lua_pushcfunction(to, unpack);
+    lua_pushlightuserdata(to, &u);
+    int status = lua_pcall(to, 1, LUA_MULTRET, 0);
+    if (u.fillings != few)
+        free(u.fillings);
+    if (status == LUA_OK)
+        return LUA_OK;
+    if (u.status != LUA_OK)
+        status = u.status;
+    else if (status != LUA_ERRMEM)
+        take_message(r, to);
+    lua_pop(to, 1);
+    return status;
+}
