@@ -92,6 +92,54 @@ std::string call_code(const std::string &arguments, const std::string &text = "'
            arguments + ") end end";
 }
 
+// ---- tables ----
+
+// There and back. With JSON, the text of it.
+const std::string make_tables =
+    "local function integers(n) local t = {} for i = 1, n do t[i] = i end return t end\n"
+    "local function fields(n)\n"
+    "    local t = {} for i = 1, n do t['field ' .. i] = 'value ' .. i end return t\n"
+    "end\n"
+    "local function records(n)\n"
+    "    local t = {} for i = 1, n do\n"
+    "        t[i] = { id = i, name = 'name ' .. i, score = i / 3, active = i % 2 == 0 }\n"
+    "    end return t\n"
+    "end\n"
+    "local function nested()\n"
+    "    return { title = 'order', paid = true, lines = { { item = 'pen', price = 1.5 },\n"
+    "        { item = 'ink', price = 7 } }, to = { name = 'Ann', address = { city = 'Ulm' } } }\n"
+    "end\n";
+
+std::string table_code(const std::string &table)
+{
+    return new_echo + make_tables + "local t = " + table +
+           "\nreturn function(n) for _ = 1, n do s:call(t) end end";
+}
+
+std::string json_code(const std::string &table)
+{
+    return make_tables +
+           "local json = require('cjson')\n"
+           "local s = m.newstate(function()\n"
+           "    local json = require('cjson')\n"
+           "    return function(text) return json.encode(json.decode(text)) end\n"
+           "end)\n"
+           "local t = " +
+           table +
+           "\nreturn function(n) for _ = 1, n do json.decode(s:call(json.encode(t))) end end";
+}
+
+// A call of so many entries in one iteration, or of a few small ones.
+void sized_table(State &state, const Module &module, const std::string &code)
+{
+    Host host(module);
+    host.run(code, state.range(0));
+    lua_Integer calls = std::max<lua_Integer>(1, 10000 / state.range(0));
+    for (auto _ : state)
+        host.repeat(calls);
+    state.SetItemsProcessed(state.iterations() * calls * state.range(0)); // entries
+}
+
 // ---- look-ups ----
 
 // Many small states; the code looks up all in turn, in steps of a prime.
@@ -374,6 +422,40 @@ void add_calls(const Module &module)
     by_threads(add("call, own states", module, alone<>, call_code("")));
 }
 
+struct Shape {
+    const char *name, *table;
+    void (*function)(State &, const Module &, const std::string &);
+};
+
+const std::vector<Shape> table_shapes = {
+    {"{}", "{}", alone<>},
+    {"{1,2,3}", "{ 1, 2, 3 }", alone<>},
+    {"10 integers", "integers(10)", alone<>},
+    {"10 fields", "fields(10)", alone<>},
+    {"nested record", "nested()", alone<>},
+    {"1000 records", "records(1000)", alone<slow_batch>},
+    {"100000 integers", "integers(100000)", alone<1>},
+};
+
+void add_tables(const Module &module)
+{
+    for (const Shape &shape : table_shapes)
+        add(std::string("table ") + shape.name, module, shape.function, table_code(shape.table));
+    for (const char *kind : {"integers", "fields", "records"})
+        add(std::string("table by entries, ") + kind, module, sized_table,
+            table_code(std::string(kind) + "(...)"))
+            ->RangeMultiplier(10)
+            ->Range(10, kind == std::string("integers") ? 1000000 : 100000);
+}
+
+// The same by JSON in text; what mtstates is used for here, anybody could be.
+void add_json(const Module &module)
+{
+    for (const Shape &shape : table_shapes)
+        add(std::string("table ") + shape.name, {"json", module.open}, shape.function,
+            json_code(shape.table));
+}
+
 void add_lookups(const Module &module)
 {
     by_threads(add("look-up, own states", module, alone<>, lookup_own));
@@ -400,10 +482,12 @@ void add_all(const std::vector<Module> &modules)
     all.push_back(baseline);
     for (const Module &module : all) {
         add_calls(module);
+        add_tables(module);
         add_lookups(module);
         add("make and close (libs)", module, alone<slow_batch>, make_close_code("true"));
         add("make and close (bare)", module, alone<slow_batch>, make_close_code("false"));
     }
+    add_json(modules.front());
     add_lookups_among(floor_module, 1);
     add_lookups_among(baseline, 1000);
     add("refused call", floor_module, alone<>, raise_error);

@@ -14,7 +14,9 @@ namespace
 
 constexpr int callback_slot = 1;
 
-// Copies a plain value; the only types that benchmarks use.
+void copy_table(lua_State *from, int index, lua_State *to);
+
+// Copies a value of the types that benchmarks use.
 void copy_value(lua_State *from, int index, lua_State *to)
 {
     switch (lua_type(from, index)) {
@@ -36,8 +38,24 @@ void copy_value(lua_State *from, int index, lua_State *to)
         lua_pushlstring(to, bytes, length);
         break;
     }
+    case LUA_TTABLE:
+        copy_table(from, lua_absindex(from, index), to);
+        break;
     default:
         luaL_error(from, "type not supported");
+    }
+}
+
+// As deep as the stacks have room without asking.
+void copy_table(lua_State *from, int index, lua_State *to)
+{
+    lua_newtable(to);
+    lua_pushnil(from);
+    while (lua_next(from, index) != 0) {
+        copy_value(from, -2, to);
+        copy_value(from, -1, to);
+        lua_rawset(to, -3);
+        lua_pop(from, 1);
     }
 }
 

@@ -31,7 +31,8 @@ need() {
 # need_to_develop PACKAGE... installs what the presets with tests and benchmarks need, and these.
 need_to_develop() {
     need gcc g++ clang cmake ninja-build pkg-config libc6-dev systemtap-sdt-dev binutils valgrind \
-        spin clang-format lua5.4 liblua5.4-dev libck-dev libbenchmark-dev lua-busted lua-check "$@"
+        spin clang-format lua5.4 liblua5.4-dev libck-dev libbenchmark-dev lua-busted lua-check \
+        lua-cjson "$@"
 }
 
 # build PRESET configures and builds.

@@ -77,57 +77,47 @@ local function collect(path, files, unreadable)
     end
 end
 
--- A state that hands out the paths, one per call, and takes the workers' reports.
-local function make_queue(files)
-    return mtstates.newstate("wordcount queue", function(list)
-        local paths, given, finished = {}, 0, 0
-        local calls, refusals, unreadable = 0, 0, {}
-        for path in list:gmatch("[^\0]+") do
-            table.insert(paths, path)
-        end
+-- A state that hands out the shards, the paths, one per call, and takes the workers' reports.
+local function make_queue(files, shards)
+    return mtstates.newstate("wordcount queue", function(paths, shards) -- luacheck: ignore
+        local given = 0
+        local report = { calls = 0, refusals = 0, unreadable = {}, finished = 0 }
         local commands = {}
+        function commands.shards()
+            return shards
+        end
         function commands.next()
             given = given + 1
             return paths[given]
         end
         function commands.unreadable(message)
-            table.insert(unreadable, message)
+            table.insert(report.unreadable, message)
         end
-        function commands.finished(worker_calls, worker_refusals)
-            finished = finished + 1
-            calls, refusals = calls + worker_calls, refusals + worker_refusals
+        function commands.finished(calls, refusals)
+            report.finished = report.finished + 1
+            report.calls, report.refusals = report.calls + calls, report.refusals + refusals
         end
         function commands.progress()
-            return math.min(given, #paths), finished
+            return math.min(given, #paths), report.finished
         end
         function commands.report()
-            return calls, refusals, table.concat(unreadable, "\0")
+            return report
         end
         return function(command, ...)
             return commands[command](...)
         end
-    end, table.concat(files, "\0"))
+    end, files, shards)
 end
 
 -- A state with one part of the index.
 local function make_shard(number)
     return mtstates.newstate("wordcount shard " .. number, function()
         local counts = {}
-        local commands = {}
-        function commands.add(batch)
-            for word, count in batch:gmatch("(%a+) (%d+)") do
-                counts[word] = (counts[word] or 0) + tonumber(count)
+        return function(batch)
+            for word, count in pairs(batch or {}) do
+                counts[word] = (counts[word] or 0) + count
             end
-        end
-        function commands.all()
-            local lines = {}
-            for word, count in pairs(counts) do
-                table.insert(lines, word .. " " .. math.tointeger(count))
-            end
-            return table.concat(lines, "\n")
-        end
-        return function(command, ...)
-            return commands[command](...)
+            return not batch and counts or nil
         end
     end)
 end
@@ -140,21 +130,14 @@ local function draw_progress(done, of)
 end
 
 -- Runs the pool to its end, with a progress bar on a terminal. Returns the seconds it took.
-local function run_pool(options, queue, shards, file_count)
-    local ids, threads = {}, {}
-    for i, shard in ipairs(shards) do
-        ids[i] = shard:id()
-    end
+local function run_pool(options, queue, file_count)
+    local threads = {}
     local start = uv.hrtime()
     for i = 1, options.threads do
-        threads[i] = assert(uv.new_thread(function(path, cpath, queue_id, id_list)
+        threads[i] = assert(uv.new_thread(function(path, cpath, queue_id)
             package.path, package.cpath = path, cpath
-            local shard_ids = {}
-            for id in id_list:gmatch("%d+") do
-                table.insert(shard_ids, math.tointeger(id))
-            end
-            require("worker").run(queue_id, table.unpack(shard_ids))
-        end, package.path, package.cpath, queue:id(), table.concat(ids, " ")))
+            require("worker").run(queue_id)
+        end, package.path, package.cpath, queue:id()))
     end
     local shows_progress = uv.guess_handle(2) == "tty"
     repeat
@@ -176,9 +159,9 @@ end
 local function merged_index(shards)
     local index, total = {}, 0
     for _, shard in ipairs(shards) do
-        for word, count in shard:call("all"):gmatch("(%a+) (%d+)") do
-            index[word] = math.tointeger(tonumber(count))
-            total = total + index[word]
+        for word, count in pairs(shard:call()) do
+            index[word] = count
+            total = total + count
         end
     end
     return index, total
@@ -227,23 +210,22 @@ local files, unreadable = {}, {}
 for _, path in ipairs(options.paths) do
     collect(path, files, unreadable)
 end
-local queue, shards = make_queue(files), {}
+local shards = {}
 for i = 1, options.states do
     shards[i] = make_shard(i)
 end
+local queue = make_queue(files, shards)
 print(("%d files, %d threads, %d states"):format(#files, options.threads, options.states))
-local seconds = run_pool(options, queue, shards, #files)
-local calls, refusals, messages = queue:call("report")
-for message in messages:gmatch("[^\0]+") do
-    table.insert(unreadable, message)
-end
+local seconds = run_pool(options, queue, #files)
+local report = queue:call("report")
+table.move(report.unreadable, 1, #report.unreadable, #unreadable + 1, unreadable)
 for _, message in ipairs(unreadable) do
     print("skipped " .. message)
 end
 local index, total = merged_index(shards)
 print_most_frequent(index)
 print(("%d words, %d different, in %.2f s: %.0f calls per second, %d refusals"):format(
-    total, count_keys(index), seconds, calls / seconds, refusals))
+    total, count_keys(index), seconds, report.calls / seconds, report.refusals))
 
 local plain, plain_total = plain_index(files)
 if plain_total ~= total or not same_index(plain, index) then

@@ -6,17 +6,13 @@ local words = require("words")
 
 local worker = {}
 
--- `counts`, as one text of "word count" lines for each shard.
+-- `counts` in a table for each shard.
 local function batches_of(counts, shards)
     local batches = {}
     for word, count in pairs(counts) do
         local shard = words.shard(word, shards)
-        local batch = batches[shard] or {}
-        batch[#batch + 1] = word .. " " .. count
-        batches[shard] = batch
-    end
-    for shard, lines in pairs(batches) do
-        batches[shard] = table.concat(lines, "\n")
+        batches[shard] = batches[shard] or {}
+        batches[shard][word] = count
     end
     return batches
 end
@@ -26,7 +22,7 @@ local function deliver(pending, shards)
     local calls, refusals = 0, 0
     for i = #pending, 1, -1 do
         local shard = shards[pending[i].shard]
-        local ok, message = pcall(shard.call, shard, "add", pending[i].batch)
+        local ok, message = pcall(shard.call, shard, pending[i].batch)
         if ok then
             calls = calls + 1
             table.remove(pending, i)
@@ -39,15 +35,13 @@ local function deliver(pending, shards)
     return calls, refusals
 end
 
--- `queue_id`: a state that gives the next path and takes reports; `...`: the shards' ids.
-function worker.run(queue_id, ...)
+-- `queue_id`: a state that gives the shards and the next path, and takes reports.
+function worker.run(queue_id)
     local queue = mtstates.state(queue_id)
-    local shards = {}
-    for i, id in ipairs({ ... }) do
-        shards[i] = mtstates.state(id)
-    end
+    local _, shards = queue:tcall(math.huge, "shards")
     local pending, calls, refusals = {}, 0, 0
-    local _, path = queue:tcall(math.huge, "next")
+    local path
+    _, path = queue:tcall(math.huge, "next")
     while path do
         local text, message = words.read(path)
         local counts = {}
@@ -64,7 +58,7 @@ function worker.run(queue_id, ...)
         _, path = queue:tcall(math.huge, "next")
     end
     for _, left in ipairs(pending) do -- nothing else to do: now it may wait
-        shards[left.shard]:tcall(math.huge, "add", left.batch)
+        shards[left.shard]:tcall(math.huge, left.batch)
         calls = calls + 1
     end
     queue:tcall(math.huge, "finished", calls, refusals)
