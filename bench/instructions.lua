@@ -54,6 +54,18 @@ local operations = {
         local s, text = mt.newstate(echo), ("k"):rep(16384)
         return function() s:call(text) end
     end },
+    { "call ({})", function(mt)
+        local s, t = mt.newstate(echo), {}
+        return function() s:call(t) end
+    end },
+    { "call ({i,i,i})", function(mt)
+        local s, t = mt.newstate(echo), { 1, 2, 3 }
+        return function() s:call(t) end
+    end },
+    { "call (record)", function(mt)
+        local s, t = mt.newstate(echo), { id = 1, name = "a name", score = 1.5, active = true }
+        return function() s:call(t) end
+    end },
     { "make and close", function(mt)
         return function() mt.newstate(echo):close() end
     end },

@@ -9,8 +9,14 @@ local shapes = {
     "call (1KB)", "call (16KB)",
 }
 
+local tables = {
+    "{}", "{1,2,3}", "10 integers", "10 fields", "nested record", "1000 records", "100000 integers",
+}
+local OTHER_TABLES = { tables[2], tables[3], tables[4], tables[5], tables[7] }
+
 local families = {
-    "call \\(", "call, own states/mtstates", "refused .*/floor", "refused .*/mtstates/.*threads:1$",
+    "call \\(", "table .*/(floor|json|mtstates)",
+    "call, own states/mtstates", "refused .*/floor", "refused .*/mtstates/.*threads:1$",
     "look-up, own states/(floor|mtstates)/.*threads:1$", "look-up, same state.*/mtstates/.*threads:(1|2)$",
     "look-up by .* among/mtstates/100000/", "registry.*/(1|1000000)/", "wait.*/mtstates/.*threads:(1|4)$",
     "fairness", "make and close \\(libs\\)/(floor|mtstates)", "allocate", "idle",
@@ -45,6 +51,27 @@ local function of_shapes(rival)
     return ratios
 end
 
+local function of_tables(rival, names)
+    local ratios = {}
+    for i, name in ipairs(names) do
+        ratios[i] = slower("table " .. name, rival)
+    end
+    return ratios
+end
+
+-- How many times as dear an entry is in the worst of a table's sizes as in the smallest; with the floor.
+local function dearest_entry(kind, sizes)
+    local worst = 0
+    local function dearer(module, size)
+        local name = ("table by entries, %s/%s/"):format(kind, module)
+        return find(name .. 10) / find(name .. size)
+    end
+    for _, size in ipairs(sizes) do
+        worst = math.max(worst, dearer("mtstates", size) / math.max(1, dearer("floor", size)))
+    end
+    return worst
+end
+
 -- Throughput of `many` threads by that of `few`.
 local function scaling(name, many, few)
     return find(name .. "/mtstates", many) / find(name .. "/mtstates", few)
@@ -70,6 +97,17 @@ local rows = {
     { "call, slowest shape: x floor", MOST, 1.20, math.max(table.unpack(of_shapes("floor"))) },
     { "call, geometric mean: times faster than the baseline", LEAST, 2,
         1 / geometric_mean(of_shapes("baseline")) },
+    { "table, 7 shapes, geometric mean: x floor", MOST, 0.75, geometric_mean(of_tables("floor", tables)) },
+    { "table {}: x floor", MOST, 1.4, slower("table {}", "floor") },
+    { "table of 1000 records: x floor", MOST, 0.6, slower("table 1000 records", "floor") },
+    { "table, slowest of the others: x floor", MOST, 0.9,
+        math.max(table.unpack(of_tables("floor", OTHER_TABLES))) },
+    { "table, geometric mean: times faster than JSON", LEAST, 3,
+        1 / geometric_mean(of_tables("json", tables)) },
+    { "an entry of 1 000 000 integers: x of 10, beyond the floor's", MOST, 1.5,
+        dearest_entry("integers", { 100, 1000, 10000, 100000, 1000000 }) },
+    { "an entry of 100 000 records: x of 10, beyond the floor's", MOST, 1.5,
+        dearest_entry("records", { 100, 1000, 10000, 100000 }) },
     { "refused call in a pcall: x pcall(error, 'x')", MOST, 1.15,
         find("refused call/floor") / find("refused call/mtstates", 1) },
     { "refused tcall(0): x a C function that checks its handle", MOST, 1.5,

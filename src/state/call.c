@@ -134,8 +134,8 @@ static enum crossing pack(struct call *c, struct parcel *p, lua_State *from, int
     enum crossing crossing = parcel_pack(p, from, first, lua_gettop(from), r);
     if (crossing != CROSSING_DONE)
         parcel_end(p);
-    else if (parcel_slots(p) > (size_t)c->most)
-        c->most = parcel_slots(p) < INT_MAX ? (int)parcel_slots(p) : INT_MAX;
+    if (parcel_slots(p) > INTERPRETER_LARGE)
+        c->most = INT_MAX; /* more than is worth counting */
     return crossing;
 }
 
@@ -183,25 +183,21 @@ static int return_large(struct call *c)
     return status == LUA_OK ? count : lua_error(c->host);
 }
 
-/* Plain ones from index `first` on; those before, `done`, are on the host already.
- * [-done, +n, e] on the host */
+/* Plain ones, strings among them, from index `first` on; those before, `done`, are on the host
+ * already; or objects after all. [-done, +n, e] on the host */
 static int __attribute__((noinline)) return_small(struct call *c, int first, int done)
 {
     struct parcel_small parcel;
     int top = lua_gettop(c->target);
-    switch (parcel_pack_small(&parcel, c->target, first, top)) {
-    case CROSSING_DONE:
+    enum crossing crossing = parcel_pack_small(&parcel, c->target, first, top);
+    if (crossing == CROSSING_DONE) {
         end(c);
         parcel_unpack_small(&parcel, c->host);
-        return done + (int)parcel.count;
-    case CROSSING_NEEDS_MEMORY:
-        if (parcel_are_plain(c->target, first, top)) {
-            lua_pop(c->host, done);
-            return return_large(c);
-        }
-        break;
-    default:
-        break;
+        return done + top - first + 1;
+    }
+    if (crossing == CROSSING_NEEDS_MEMORY && parcel_are_plain(c->target, first, top)) {
+        lua_pop(c->host, done);
+        return return_large(c);
     }
     return return_objects(c);
 }
@@ -224,9 +220,13 @@ static int return_results(struct call *c)
             return call_raise(c->host, c->stay.state, LUA_ERRMEM);
         return raise_result(c, "returned %d values: too many for the stack", count);
     }
-    for (int i = 0; i < count; i++)
-        if (parcel_copy_plain(c->target, c->base + 1 + i, c->host) != CROSSING_DONE)
+    for (int i = 0; i < count; i++) {
+        enum crossing crossing = parcel_copy_plain(c->target, c->base + 1 + i, c->host);
+        if (crossing == CROSSING_NEEDS_MEMORY)
             return return_small(c, c->base + 1 + i, i);
+        if (crossing == CROSSING_REFUSED)
+            return return_objects(c);
+    }
     end(c);
     return count;
 }
@@ -318,23 +318,41 @@ static int run(struct call *c)
 
 /* ---- a state that calls itself ---- */
 
-/* Replaces the values from `first` up to the top by copies, where objects are among them.
- * [-n, +(n|0), -] */
+/* Replaces the values from `first` up to the top by copies. [-n, +(n|0), -] */
 static enum crossing copy_within(struct call *c, int first, struct refusal *r)
 {
     struct parcel parcel;
-    lua_State *L = c->host;
-    if (parcel_are_plain(L, first, lua_gettop(L)))
-        return CROSSING_DONE;
-    enum crossing crossing = pack(c, &parcel, L, first, r);
+    enum crossing crossing = pack(c, &parcel, c->host, first, r);
     if (crossing != CROSSING_DONE)
         return crossing;
-    lua_settop(L, first - 1);
-    int status = parcel_unpack(&parcel, L, r);
+    lua_settop(c->host, first - 1);
+    int status = parcel_unpack(&parcel, c->host, r);
     parcel_end(&parcel);
     if (status == LUA_OK)
         return CROSSING_DONE;
     return status == LUA_ERRMEM ? CROSSING_NEEDS_MEMORY : CROSSING_REFUSED;
+}
+
+/* [-n, +n, e] */
+static void __attribute__((noinline)) copy_arguments_within(struct call *c)
+{
+    struct refusal r;
+    enum crossing crossing = copy_within(c, c->first, &r);
+    if (crossing == CROSSING_DONE)
+        return;
+    stay_end(&c->stay);
+    if (crossing == CROSSING_REFUSED)
+        raise_refused_argument(c, &r);
+    call_raise(c->host, c->stay.state, LUA_ERRMEM);
+}
+
+/* [-n, +n, e] */
+static void __attribute__((noinline)) copy_results_within(struct call *c)
+{
+    struct refusal r;
+    enum crossing crossing = copy_within(c, c->first, &r);
+    if (crossing != CROSSING_DONE)
+        raise_crossing_result(c, crossing, &r);
 }
 
 /*
@@ -344,18 +362,13 @@ static enum crossing copy_within(struct call *c, int first, struct refusal *r)
  */
 static int run_within(struct call *c)
 {
-    struct refusal r;
     lua_State *L = c->host;
     if (!lua_checkstack(L, LUA_MINSTACK)) {
         stay_end(&c->stay);
         return raise_no_room(c);
     }
-    enum crossing crossing = copy_within(c, c->first, &r);
-    if (crossing != CROSSING_DONE) {
-        stay_end(&c->stay);
-        return crossing == CROSSING_REFUSED ? raise_refused_argument(c, &r)
-                                            : call_raise(L, c->stay.state, LUA_ERRMEM);
-    }
+    if (!parcel_are_plain(L, c->first, c->last))
+        copy_arguments_within(c);
     stay_run_on(&c->stay, L);
     lua_pushcfunction(L, call_on_error);
     lua_insert(L, c->first);
@@ -366,9 +379,8 @@ static int run_within(struct call *c)
     if (status != LUA_OK)
         return call_raise(L, c->stay.state, status);
     lua_remove(L, c->first);
-    crossing = copy_within(c, c->first, &r);
-    if (crossing != CROSSING_DONE)
-        return raise_crossing_result(c, crossing, &r);
+    if (!parcel_are_plain(L, c->first, lua_gettop(L)))
+        copy_results_within(c);
     return lua_gettop(L) - c->first + 1;
 }
 

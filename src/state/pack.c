@@ -18,6 +18,9 @@ struct packing {
     struct parcel_memory *memory;
     lua_State *from;
     struct refusal *refusal;
+    int first;        /* index of the outermost table that is being packed */
+    size_t depth;     /* tables that are, one in the other */
+    size_t depth_max; /* for so many the stack has slots */
 };
 
 /* What became of one value. */
@@ -35,25 +38,27 @@ static struct level *levels(const struct packing *p)
     return (struct level *)(void *)p->memory->levels.start;
 }
 
-static size_t depth(const struct packing *p)
+static struct level *innermost(const struct packing *p)
 {
-    return p->memory->levels.used / sizeof(struct level);
+    return &levels(p)[p->depth - 1];
 }
 
-/* Where the packing is. `at_key`: at the key of the innermost table. */
+/* Where the packing is. On the stack a table has its key above it; and above that, while the key is
+ * packed, the value, and the key again. */
 static void refuse_here(struct packing *p)
 {
-    enum { ENDS = 4, STEPS = 2 * ENDS + 1 };
+    enum { ENDS = 4, STEPS = 2 * ENDS + 1 }; /* the outermost and the innermost will do */
     struct refusal_step steps[STEPS];
-    size_t count = 0, all = depth(p);
-    for (size_t i = 0; i < all; i++) {
-        const struct level *l = &levels(p)[i];
-        if (all > STEPS && i == ENDS) { /* the outermost and the innermost will do */
+    size_t count = 0;
+    int slot = p->first;
+    for (size_t i = 0; i < p->depth; i++) {
+        bool in_key = levels(p)[i].in_key;
+        bool is_shown = p->depth <= STEPS || i < ENDS || i >= p->depth - ENDS;
+        if (is_shown)
+            steps[count++] = (struct refusal_step){.key = slot + 1, .in_key = in_key};
+        else if (i == ENDS)
             steps[count++] = (struct refusal_step){0};
-            i = all - ENDS - 1;
-        } else {
-            steps[count++] = (struct refusal_step){.key = l->slot + 1, .in_key = l->in_key};
-        }
+        slot += in_key ? 3 : 2;
     }
     refusal_begin(p->refusal, p->from, steps, count);
 }
@@ -108,11 +113,11 @@ static uint32_t find_place(const struct packing *p, const void *pointer)
     }
 }
 
-/* Twice as many places, for all objects anew. */
+/* More places, for all objects anew. */
 static bool grow_places(struct packing *p)
 {
     struct room *r = &p->memory->places;
-    size_t size = 2 * r->size;
+    size_t size = 4 * r->size;
     char *grown = calloc(1, size);
     if (grown == NULL)
         return false;
@@ -241,27 +246,41 @@ static enum put put_handle(struct packing *p, int index)
 
 /* ---- tables ---- */
 
-/* A string that is a key. Short ones Lua has once each, so that their pointers tell them apart. */
-static enum put put_key_string(struct packing *p, int index)
+/* A string that is a key and has not been one before in this parcel. */
+static enum put __attribute__((noinline))
+put_new_key(struct packing *p, int index, const void *pointer, unsigned char *place)
 {
-    enum { SHORT_MAX = 40 };
+    enum { INTERNED_MAX = 40 }; /* of longer ones there may be several that are equal */
     struct parcel_memory *m = p->memory;
     size_t length;
     const char *bytes = lua_tolstring(p->from, index, &length);
-    unsigned char *place = &m->key_places[hash(bytes) % KEY_PLACES];
-    unsigned char key = *place;
-    if (key >= p->parcel->keys || m->keys[key] != bytes) {
-        if (length > SHORT_MAX || p->parcel->keys == KEYS_MAX)
-            return put_string(&m->values, bytes, length) ? PUT_WHOLE : PUT_NO_MEMORY;
-        char *to = room_take(&m->key_bytes, 1 + length);
-        if (to == NULL)
-            return PUT_NO_MEMORY;
-        *to = (char)length;
-        memcpy(to + 1, bytes, length);
-        *place = key = (unsigned char)p->parcel->keys++;
-        m->keys[key] = bytes;
-    }
-    return put_bytes(&m->values, TAG_KEY, &key, 1) ? PUT_WHOLE : PUT_NO_MEMORY;
+    if (length > INTERNED_MAX || p->parcel->keys == KEYS_MAX)
+        return put_string(&m->values, bytes, length) ? PUT_WHOLE : PUT_NO_MEMORY;
+    char *to = room_take(&m->values, 3 + length);
+    if (to == NULL)
+        return PUT_NO_MEMORY;
+    to[0] = TAG_KEY;
+    to[1] = 0;
+    to[2] = (char)length;
+    memcpy(to + 3, bytes, length);
+    *place = (unsigned char)p->parcel->keys++;
+    m->keys[*place] = (struct key){pointer, (size_t)(to + 1 - m->values.start)};
+    return PUT_WHOLE;
+}
+
+/* A string that is a key. Lua has interned ones once each: their pointers tell them apart. */
+static inline enum put put_key_string(struct packing *p, int index)
+{
+    struct parcel_memory *m = p->memory;
+    const void *pointer = lua_topointer(p->from, index);
+    unsigned char *place = &m->key_places[hash(pointer) % KEY_PLACES];
+    const struct key *key = &m->keys[*place];
+    if (*place >= p->parcel->keys || key->pointer != pointer)
+        return put_new_key(p, index, pointer, place);
+    char *number = m->values.start + key->number;
+    if (*number == 0)
+        *number = (char)++p->parcel->kept_keys;
+    return put_bytes(&m->values, TAG_KEY_AGAIN, &(char){*number}, 1) ? PUT_WHOLE : PUT_NO_MEMORY;
 }
 
 /* Pushes the name of the class of the table on top of the stack, if it has a metatable.
@@ -291,29 +310,39 @@ static bool put_header(struct packing *p, bool is_classed)
     return true;
 }
 
+enum { SLOTS_PER_TABLE = 3, TABLES_AT_A_TIME = 16 };
+
+/* Slots for one more table, and for what is done with it. */
+static enum put take_slots(struct packing *p)
+{
+    if (lua_checkstack(p->from, SLOTS_PER_TABLE * TABLES_AT_A_TIME + LUA_MINSTACK)) {
+        p->depth_max = p->depth + TABLES_AT_A_TIME;
+        return PUT_WHOLE;
+    }
+    if (lua_gettop(p->from) < LUA_INSIDE_MANY_VALUES)
+        return PUT_NO_MEMORY;
+    return refuse(p, p->depth > 0 ? "nested too deep for Lua's stack"
+                                  : "there are too many values for Lua's stack");
+}
+
 /* The table on top of the stack, of which a level begins. [-0, +0, -] */
 static enum put put_table(struct packing *p)
 {
     size_t header = p->memory->values.used + 1;
-    if (!lua_checkstack(p->from, 2 * LUA_MINSTACK)) {
-        if (lua_gettop(p->from) < LUA_INSIDE_MANY_VALUES)
-            return PUT_NO_MEMORY;
-        return refuse(p, "nested too deep for Lua's stack");
-    }
     enum put class = push_class(p);
     if (class == PUT_REFUSED)
         return class;
     struct level *l = (struct level *)(void *)room_take(&p->memory->levels, sizeof *l);
     if (l == NULL || !put_header(p, class == PUT_BEGUN))
         return PUT_NO_MEMORY;
-    *l = (struct level){.header = header, .slot = lua_gettop(p->from)};
-    if (depth(p) > p->parcel->depth)
-        p->parcel->depth = depth(p);
+    *l = (struct level){.header = header};
+    if (++p->depth > p->parcel->depth)
+        p->parcel->depth = p->depth;
     return PUT_BEGUN;
 }
 
 /* The value on top of the stack, which is not plain. [-0, +0, -] */
-static enum put put_object(struct packing *p, int type)
+static enum put __attribute__((noinline)) put_object(struct packing *p, int type)
 {
     if (type == LUA_TTHREAD)
         return refuse_type(p, "thread", "make the coroutine inside");
@@ -321,6 +350,9 @@ static enum put put_object(struct packing *p, int type)
     uint32_t place = find_place(p, pointer), i = places(p)[place];
     if (i < object_count(p) && objects(p)[i].place == place)
         return put_again(p, &objects(p)[i]);
+    enum put slots = p->depth < p->depth_max ? PUT_WHOLE : take_slots(p);
+    if (slots != PUT_WHOLE)
+        return slots;
     if (!note_object(p, pointer, place))
         return PUT_NO_MEMORY;
     switch (type) {
@@ -333,8 +365,8 @@ static enum put put_object(struct packing *p, int type)
     }
 }
 
-/* The value on top of the stack. [-0, +0, -] */
-static inline enum put put(struct packing *p)
+/* The same, of any type. [-0, +0, -] */
+static inline __attribute__((always_inline)) enum put put(struct packing *p)
 {
     int type = lua_type(p->from, -1);
     switch (put_plain(&p->memory->values, p->from, -1, type)) {
@@ -348,19 +380,19 @@ static inline enum put put(struct packing *p)
 }
 
 /*
- * If the key below the value on top of the stack goes on with the array part, how many nils come
- * before it; else -1. Lua's traversal gives array parts in their order; if it did not, keys would
- * only be written as such. A few nils are kept where Lua would have the key in the array part, too,
- * so that `#` gives the same. [-0, +0, -]
+ * If the number that is the key below the value on top of the stack goes on with the array part,
+ * how many nils come before it; else -1. Lua's traversal gives array parts in their order; if it
+ * did not, keys would only be written as such. A few nils are kept where Lua would have the key in
+ * the array part, too, so that `#` gives the same. [-0, +0, -]
  */
 static inline lua_Integer nils_before(const struct packing *p, const struct level *l)
 {
-    if (l->pairs > 0 || !lua_isinteger(p->from, -2))
+    int is_integer;
+    lua_Integer key = lua_tointegerx(p->from, -2, &is_integer);
+    lua_Integer next = (lua_Integer)l->array + 1;
+    if (l->pairs > 0 || !is_integer || key < next || key >= INT_MAX)
         return -1;
-    lua_Integer key = lua_tointeger(p->from, -2), next = (lua_Integer)l->array + 1;
-    if (__builtin_expect(key == next, 1))
-        return 0;
-    bool more_than_half = key > next && key <= INT_MAX && l->present + 1 > (lua_Unsigned)key / 2;
+    bool more_than_half = key == next || l->present + 1 > (lua_Unsigned)key / 2;
     return more_than_half ? key - next : -1;
 }
 
@@ -374,107 +406,119 @@ static bool put_nils(struct packing *p, struct level *l, lua_Integer count)
     return true;
 }
 
-/* The key below the value on top of the stack. PUT_BEGUN: a copy of it is on top.
+/* The key below the value on top of the stack, no string. PUT_BEGUN: a copy of it is on top.
  * [-0, +(0|1), -] */
-static enum put put_key(struct packing *p, struct level *l)
+static enum put __attribute__((noinline)) put_key(struct packing *p, struct level *l)
 {
-    l->pairs++;
-    if (lua_type(p->from, -2) == LUA_TSTRING)
-        return put_key_string(p, -2);
+    size_t depth = p->depth;
     l->in_key = true;
     lua_pushvalue(p->from, -2);
-    size_t place = (size_t)(l - levels(p));
     enum put result = put(p);
     if (result == PUT_WHOLE) {
-        levels(p)[place].in_key = false;
+        levels(p)[depth - 1].in_key = false;
         lua_pop(p->from, 1);
     }
     return result;
+}
+
+/* The entry of the innermost table whose value is on top of the stack, its key below.
+ * [-0, +(0|1), -] */
+static inline enum put put_entry(struct packing *p, struct level *l)
+{
+    int type = lua_type(p->from, -2);
+    lua_Integer nils = type == LUA_TNUMBER ? nils_before(p, l) : -1;
+    enum put result = PUT_WHOLE;
+    if (nils < 0) {
+        l->pairs++;
+        result = type == LUA_TSTRING ? put_key_string(p, -2) : put_key(p, l);
+    } else {
+        if (__builtin_expect(nils > 0, 0) && !put_nils(p, l, nils))
+            return PUT_NO_MEMORY;
+        l->array++;
+        l->present++;
+    }
+    return result == PUT_WHOLE ? put(p) : result;
 }
 
 /* The innermost table is packed. */
 static void end_level(struct packing *p)
 {
     struct table_header h;
-    const struct level *l = &levels(p)[depth(p) - 1];
+    const struct level *l = innermost(p);
     char *header = p->memory->values.start + l->header;
     memcpy(&h, header, sizeof h);
     h.array = l->array;
     h.pairs = l->pairs;
     memcpy(header, &h, sizeof h);
     p->memory->levels.used -= sizeof *l;
+    p->depth--;
 }
 
-/* The entry whose value is on top of the stack, its key below. [-0, +(0|1), -] */
-static inline enum put put_entry(struct packing *p, struct level *l)
+/* What is on top of the stack has been packed; it was a table. If it was a key, so is its value.
+ * [-(0|1), +0, -] */
+static enum put __attribute__((noinline)) put_rest_of_entry(struct packing *p)
 {
-    lua_Integer nils = nils_before(p, l);
-    if (nils < 0) {
-        enum put result = put_key(p, l);
-        if (result != PUT_WHOLE)
-            return result;
-    } else {
-        if (nils > 0 && !put_nils(p, l, nils))
-            return PUT_NO_MEMORY;
-        l->array++;
-        l->present++;
-    }
+    struct level *l = innermost(p);
+    if (!l->in_key)
+        return PUT_WHOLE;
+    l->in_key = false;
+    lua_pop(p->from, 1);
     return put(p);
 }
 
-/* The tables that have been begun; the innermost is on top of the stack. [-?, +?, -] */
+/* The tables that have been begun; the innermost is on top of the stack. [-0, +0, -] */
 static enum put put_entries(struct packing *p)
 {
     lua_State *L = p->from;
     enum put result = PUT_BEGUN;
-    for (;;) {
+    do {
+        struct level *l = innermost(p);
         if (result == PUT_BEGUN)
             lua_pushnil(L);
         else
-            lua_pop(L, 1); /* the value */
-        struct level *l = &levels(p)[depth(p) - 1];
-        if (lua_next(L, -2)) {
-            result = put_entry(p, l);
-        } else {
+            lua_pop(L, 1);
+        result = PUT_WHOLE;
+        while (lua_next(L, -2) && (result = put_entry(p, l)) == PUT_WHOLE)
+            lua_pop(L, 1);
+        if (result == PUT_WHOLE) {
             end_level(p);
-            if (depth(p) == 0)
-                return PUT_WHOLE;
-            l = &levels(p)[depth(p) - 1];
-            result = PUT_WHOLE;
-            if (l->in_key) { /* it was a key: the value's turn */
-                l->in_key = false;
-                lua_pop(L, 1);
-                result = put(p);
-            }
+            result = p->depth > 0 ? put_rest_of_entry(p) : PUT_WHOLE;
         }
-        if (result != PUT_WHOLE && result != PUT_BEGUN)
-            return result;
-    }
+    } while (p->depth > 0 && (result == PUT_WHOLE || result == PUT_BEGUN));
+    return result;
+}
+
+/* A value with all that is in it. [-0, +?, -] */
+static enum put put_whole(struct packing *p, int index)
+{
+    int type = lua_type(p->from, index);
+    enum crossing crossing = put_plain(&p->memory->values, p->from, index, type);
+    if (crossing != CROSSING_REFUSED)
+        return crossing == CROSSING_DONE ? PUT_WHOLE : PUT_NO_MEMORY;
+    enum put result = p->depth < p->depth_max ? PUT_WHOLE : take_slots(p);
+    if (result != PUT_WHOLE)
+        return result;
+    lua_pushvalue(p->from, index);
+    result = put_object(p, type);
+    if (result == PUT_BEGUN)
+        result = put_entries(p);
+    if (result == PUT_WHOLE)
+        lua_pop(p->from, 1);
+    return result;
 }
 
 enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last, struct refusal *r)
 {
-    struct packing packing = {p, p->memory, from, r};
     int top = lua_gettop(from);
-    enum put result = PUT_WHOLE;
-    if (p->memory == NULL)
-        return CROSSING_NEEDS_MEMORY;
-    if (!lua_checkstack(from, LUA_MINSTACK)) {
-        if (top < LUA_INSIDE_MANY_VALUES)
-            return CROSSING_NEEDS_MEMORY;
-        r->number = p->count + 1;
-        refuse(&packing, "there are too many values for the stack");
-        return CROSSING_REFUSED;
-    }
+    struct packing packing = {
+        .parcel = p, .memory = p->memory, .from = from, .refusal = r, .first = top + 1};
+    enum put result = p->memory != NULL ? PUT_WHOLE : PUT_NO_MEMORY;
     for (int i = first; i <= last && result == PUT_WHOLE; i++) {
         r->number = ++p->count;
-        lua_pushvalue(from, i);
-        result = put(&packing);
-        if (result == PUT_BEGUN)
-            result = put_entries(&packing);
-        lua_settop(from, top);
+        result = put_whole(&packing, i);
     }
     if (result == PUT_WHOLE)
         return CROSSING_DONE;
+    lua_settop(from, top);
     return result == PUT_REFUSED ? CROSSING_REFUSED : CROSSING_NEEDS_MEMORY;
 }

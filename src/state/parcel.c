@@ -44,25 +44,31 @@ int parcel_copy_protected(lua_State *from, int first, int last, lua_State *to)
     return lua_pcall(to, 1, LUA_MULTRET, 0);
 }
 
-/* Strings are what parcels of this kind are for, so they come first. */
+/* Strings are what parcels of this kind are for, so they come first, and in one form. */
 enum crossing parcel_pack_small(struct parcel_small *p, lua_State *from, int first, int last)
 {
     struct room room = {.start = p->bytes, .size = sizeof p->bytes};
-    p->count = (unsigned)(last - first + 1);
     for (int i = first; i <= last; i++) {
+        enum crossing crossing;
         int type = lua_type(from, i);
-        enum crossing crossing = type == LUA_TSTRING ? put_plain(&room, from, i, LUA_TSTRING)
-                                                     : put_plain(&room, from, i, type);
+        if (type == LUA_TSTRING) {
+            size_t length;
+            const char *bytes = lua_tolstring(from, i, &length);
+            bool done = put_long_string(&room, bytes, length);
+            crossing = done ? CROSSING_DONE : CROSSING_NEEDS_MEMORY;
+        } else {
+            crossing = put_plain(&room, from, i, type);
+        }
         if (crossing != CROSSING_DONE)
             return crossing;
     }
+    p->end = room.start + room.used;
     return CROSSING_DONE;
 }
 
 void parcel_unpack_small(const struct parcel_small *p, lua_State *to)
 {
-    const char *in = p->bytes;
-    for (unsigned i = 0; i < p->count; i++) {
+    for (const char *in = p->bytes; in < p->end;) {
         enum tag tag = (enum tag) * in++;
         if (tag == TAG_STRING)
             get_plain(&in, TAG_STRING, to);
@@ -92,11 +98,10 @@ static void room_init(struct room *r, void *first, size_t size)
 
 static void room_clear(struct room *r, size_t first_size)
 {
-    if (__builtin_expect(r->start != r->first, 0)) {
-        free(r->start);
-        room_init(r, r->first, first_size);
-    }
-    r->used = 0;
+    if (r->start == r->first)
+        return;
+    free(r->start);
+    room_init(r, r->first, first_size);
 }
 
 bool room_grow(struct room *r, size_t bytes)
@@ -121,23 +126,28 @@ static struct parcel_memory *memory_new(void)
     if (m == NULL)
         return NULL;
     room_init(&m->values, m->first_values, sizeof m->first_values);
-    room_init(&m->key_bytes, m->first_key_bytes, sizeof m->first_key_bytes);
     room_init(&m->objects, m->first_objects, sizeof m->first_objects);
     room_init(&m->levels, m->first_levels, sizeof m->first_levels);
     room_init(&m->places, m->first_places, sizeof m->first_places);
     return m;
 }
 
-/* The thread keeps it if it has none, and if its end will be seen. */
-static void memory_give_back(struct parcel_memory *m)
+/* Back to what it was when it was new. */
+static void memory_clear(struct parcel_memory *m)
 {
     room_clear(&m->values, sizeof m->first_values);
-    room_clear(&m->key_bytes, sizeof m->first_key_bytes);
     room_clear(&m->objects, sizeof m->first_objects);
     room_clear(&m->levels, sizeof m->first_levels);
     room_clear(&m->places, sizeof m->first_places);
+    m->values.used = m->objects.used = m->levels.used = 0;
+}
+
+/* The thread keeps it if it has none, and if its end will be seen. */
+static void memory_give_back(struct parcel_memory *m)
+{
+    memory_clear(m);
     kept.at_end.run = on_end;
-    if (kept.memory == NULL && thread_at_end(thread_self(), &kept.at_end))
+    if (kept.memory == NULL && (kept.at_end.listed || thread_at_end(thread_self(), &kept.at_end)))
         kept.memory = m;
     else
         free(m);
@@ -168,12 +178,8 @@ void parcel_end(struct parcel *p)
 {
     if (p->memory == NULL)
         return;
-    drop_handles(p);
+    if (p->last_handle != 0)
+        drop_handles(p);
     memory_give_back(p->memory);
     p->memory = NULL;
-}
-
-size_t parcel_slots(const struct parcel *p)
-{
-    return p->keys + 4 * p->depth + (size_t)p->count + LUA_MINSTACK;
 }

@@ -71,7 +71,7 @@ int parcel_copy_protected(lua_State *from, int first, int last, lua_State *to);
 
 /* A few small plain values that have left one Lua state and not reached the other. */
 struct parcel_small {
-    unsigned count;
+    const char *end;
     char bytes[1280];
 };
 
@@ -89,8 +89,9 @@ struct parcel_memory;
 struct parcel {
     struct parcel_memory *memory; /* NULL: there was none */
     int count;                    /* values in it */
-    unsigned keys;                /* strings that are told by number: keys of tables */
-    uint32_t numbered;            /* objects that are: they occur more than once */
+    unsigned keys;                /* strings that are keys, as far as they are noted; */
+    unsigned kept_keys;           /* and of these, that occur more than once */
+    uint32_t numbered;            /* objects that occur more than once */
     uint32_t classed;             /* tables with a metatable */
     size_t depth;                 /* tables in tables */
     size_t last_handle;           /* where it is, and 1; 0: none */
@@ -114,8 +115,11 @@ enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last
  */
 int parcel_unpack(const struct parcel *p, lua_State *to, struct refusal *r);
 
-/* Stack slots that packing or unpacking took. */
-size_t parcel_slots(const struct parcel *p);
+/* The most stack slots that packing took or unpacking takes at a time. */
+static inline size_t parcel_slots(const struct parcel *p)
+{
+    return p->kept_keys + 3 * p->depth + (size_t)p->count + 2;
+}
 
 /* Gives up what is in it. It may close states. The second time it does nothing. */
 void parcel_end(struct parcel *p);

@@ -4,22 +4,22 @@
  * Values are written one after the other, each a tag and what belongs to it:
  *
  *   NIL FALSE TRUE
+ *   SMALL                    an integer in 4 bytes
  *   INTEGER NUMBER POINTER   8 bytes
+ *   SHORT                    length in one byte, bytes
  *   STRING                   length, bytes
- *   KEY                      number of a string in `keys`, in one byte
+ *   KEY                      a short string that is a key: number, length, bytes; one byte each
+ *   KEY_AGAIN                number of such a string, in one byte
  *   TABLE                    struct table_header, `array` values, `pairs` times a key and a value
  *   CLASSED                  the same, with the class's name, a string, after the header
  *   FUNCTION                 struct function_header, the code
  *   HANDLE                   struct handle_header
  *   AGAIN                    number of an object that has come already
  *
- * Strings that tables have as keys are in `keys`, once each, as long as they are few: whoever
- * unpacks pushes them once, and Lua has to intern them once. `array` values are those of the keys
- * 1, 2, 3
- * ..., nils among them where there are few.
- *
- * Only an object that occurs more than once has a number, which is written into its header when it
- * is met again.
+ * Objects and keys that occur more than once have a number, from 1; it is written where they first
+ * came when they come again, and is 0 until then. So whoever unpacks keeps those, and Lua has to
+ * intern such a key once. `array` values are those of the keys 1, 2, 3 ..., nils among them where
+ * there are few.
  */
 #ifndef MTSTATES_PARCEL_INSIDE_H
 #define MTSTATES_PARCEL_INSIDE_H
@@ -32,11 +32,14 @@ enum tag {
     TAG_NIL,
     TAG_FALSE,
     TAG_TRUE,
+    TAG_SMALL,
     TAG_INTEGER,
     TAG_NUMBER,
     TAG_POINTER,
+    TAG_SHORT,
     TAG_STRING,
     TAG_KEY,
+    TAG_KEY_AGAIN,
     TAG_TABLE,
     TAG_CLASSED,
     TAG_FUNCTION,
@@ -44,7 +47,7 @@ enum tag {
     TAG_AGAIN
 };
 
-/* Of objects; each header begins with one. 0: no number. */
+/* Each header begins with one. */
 typedef uint32_t object_number;
 
 struct table_header {
@@ -76,7 +79,7 @@ struct room {
 bool room_grow(struct room *r, size_t bytes);
 
 /* The place for so many bytes more, or NULL: out of memory. */
-static inline char *room_take(struct room *r, size_t bytes)
+static inline __attribute__((always_inline)) char *room_take(struct room *r, size_t bytes)
 {
     bool is_full = r->size - r->used < bytes;
     if (__builtin_expect(is_full, 0) && (r->first == NULL || !room_grow(r, bytes)))
@@ -86,7 +89,13 @@ static inline char *room_take(struct room *r, size_t bytes)
     return place;
 }
 
-enum { KEYS_MAX = 255, KEY_PLACES = 256, FIRST_PLACES = 256 };
+enum { SHORT_MAX = 255, KEYS_MAX = 255, KEY_PLACES = 256, FIRST_PLACES = 256 };
+
+/* A string of the sender's that is a key. */
+struct key {
+    const void *pointer; /* Lua's */
+    size_t number;       /* where it is */
+};
 
 /* An object of the sender's. */
 struct object {
@@ -95,11 +104,10 @@ struct object {
     uint32_t place;
 };
 
-/* A table that is being packed; what is in it lies on the stack above. */
+/* A table that is being packed. */
 struct level {
     size_t header;    /* where it is */
-    int slot;         /* the table; its key is above, */
-    bool in_key;      /* and above that, while the key is packed, the value, and the key again */
+    bool in_key;      /* the packing is in its key, or in something in that */
     uint32_t array;   /* values of the array part so far */
     uint32_t present; /* of these, not nil */
     uint32_t pairs;
@@ -116,21 +124,21 @@ struct parcel_memory {
     struct room objects;   /* struct object */
     struct room levels;    /* struct level */
     struct room places;    /* of objects: uint32_t, a power of two of them */
-    const char *keys[KEYS_MAX];
+    struct key keys[KEYS_MAX];
     unsigned char key_places[KEY_PLACES];
 
     /* The first bytes of each room. */
     struct object first_objects[FIRST_PLACES / 2];
     struct level first_levels[16];
     uint32_t first_places[FIRST_PLACES];
-    char first_key_bytes[1024];
     char first_values[16 * 1024];
 };
 
 /* ---- plain values ---- */
 
 /* Writes a tag and a value's bytes. False: no room. */
-static inline bool put_bytes(struct room *r, enum tag tag, const void *bytes, size_t size)
+static inline __attribute__((always_inline)) bool put_bytes(struct room *r, enum tag tag,
+                                                            const void *bytes, size_t size)
 {
     char *to = room_take(r, 1 + size);
     if (to == NULL)
@@ -140,7 +148,8 @@ static inline bool put_bytes(struct room *r, enum tag tag, const void *bytes, si
     return true;
 }
 
-static inline bool put_string(struct room *r, const char *bytes, size_t length)
+static inline __attribute__((always_inline)) bool put_long_string(struct room *r, const char *bytes,
+                                                                  size_t length)
 {
     char *to = room_take(r, 1 + sizeof length + length);
     if (to == NULL)
@@ -151,10 +160,28 @@ static inline bool put_string(struct room *r, const char *bytes, size_t length)
     return true;
 }
 
-static inline bool put_number(struct room *r, lua_State *L, int index)
+static inline __attribute__((always_inline)) bool put_string(struct room *r, const char *bytes,
+                                                             size_t length)
+{
+    if (length > SHORT_MAX)
+        return put_long_string(r, bytes, length);
+    char *to = room_take(r, 2 + length);
+    if (to == NULL)
+        return false;
+    to[0] = TAG_SHORT;
+    to[1] = (char)length;
+    memcpy(to + 2, bytes, length);
+    return true;
+}
+
+static inline __attribute__((always_inline)) bool put_number(struct room *r, lua_State *L,
+                                                             int index)
 {
     if (lua_isinteger(L, index)) {
         lua_Integer integer = lua_tointeger(L, index);
+        int32_t small = (int32_t)integer;
+        if (small == integer)
+            return put_bytes(r, TAG_SMALL, &small, sizeof small);
         return put_bytes(r, TAG_INTEGER, &integer, sizeof integer);
     }
     lua_Number number = lua_tonumber(L, index);
@@ -163,7 +190,8 @@ static inline bool put_number(struct room *r, lua_State *L, int index)
 
 /* Writes the plain value at `index`, of Lua's type `type`. CROSSING_REFUSED: it is none.
  * [-0, +0, -] */
-static inline enum crossing put_plain(struct room *r, lua_State *L, int index, int type)
+static inline __attribute__((always_inline)) enum crossing put_plain(struct room *r, lua_State *L,
+                                                                     int index, int type)
 {
     bool done;
     size_t length;
@@ -203,11 +231,16 @@ static inline void get_bytes(const char **in, void *bytes, size_t size)
 /* Pushes the plain value of which the tag has just been read. False: it is none. [-0, +(0|1), m] */
 static inline bool get_plain(const char **in, enum tag tag, lua_State *to)
 {
+    int32_t small;
     lua_Integer integer;
     lua_Number number;
     void *pointer;
     size_t length;
     switch (tag) {
+    case TAG_SMALL:
+        get_bytes(in, &small, sizeof small);
+        lua_pushinteger(to, small);
+        return true;
     case TAG_NIL:
         lua_pushnil(to);
         return true;
@@ -226,6 +259,11 @@ static inline bool get_plain(const char **in, enum tag tag, lua_State *to)
     case TAG_POINTER:
         get_bytes(in, &pointer, sizeof pointer);
         lua_pushlightuserdata(to, pointer);
+        return true;
+    case TAG_SHORT:
+        length = (unsigned char)*(*in)++;
+        lua_pushlstring(to, *in, length);
+        *in += length;
         return true;
     case TAG_STRING:
         get_bytes(in, &length, sizeof length);

@@ -65,6 +65,10 @@ static void inherit_function(lua_State *L)
  * stack. [-0, +0, m] */
 static void inherit_preload(lua_State *L, int preload)
 {
+    lua_pushnil(L);
+    if (lua_next(L, preload) == 0)
+        return; /* mostly it is empty */
+    lua_pop(L, 2);
     lua_newtable(L);
     for (lua_pushnil(L); lua_next(L, preload) != 0; lua_pop(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING)

@@ -23,6 +23,9 @@ struct filling {
 
 enum { FEW_FILLINGS = 16 };
 
+/* On the stack: the unpacking; and above it, by their number, the keys that come again. */
+enum { SLOT_UNPACKING = 1, SLOT_KEYS = SLOT_UNPACKING };
+
 /* One run. */
 struct unpacking {
     const struct parcel *parcel;
@@ -30,9 +33,8 @@ struct unpacking {
     const char *in;
     struct filling *fillings; /* as many as tables are in tables, and one */
     lua_State *to;
-    int keys;           /* index below the strings of the parcel's keys */
-    int objects;        /* index of the list of objects that have a number, */
-    int classed;        /* and of the one of tables and their metatables in turn */
+    int objects;        /* index of the list of objects that have a number; none: 0 */
+    int classed;        /* of the one of tables and their metatables in turn */
     lua_Integer tables; /* in that one */
     int status;         /* of an error of this file: LUA_ERRRUN, or LUA_ERRMEM */
 };
@@ -59,14 +61,18 @@ static int raise_class(struct unpacking *u)
     return raise(u, LUA_ERRRUN);
 }
 
-/* The slots that all of it takes. [-0, +0, v] */
+/* The slots that all of it takes, and those for what is done on top. [-0, +0, v] */
 static void take_slots(struct unpacking *u)
 {
+    enum { ON_TOP = 10 };
     size_t slots = parcel_slots(u->parcel);
-    if (slots < INT_MAX && lua_checkstack(u->to, (int)slots))
+    if (slots + ON_TOP <= LUA_MINSTACK)
+        return;
+    if (slots < INT_MAX / 2 && lua_checkstack(u->to, (int)slots + LUA_MINSTACK))
         return;
     if (slots < LUA_INSIDE_MANY_VALUES)
         raise(u, LUA_ERRMEM);
+    u->refusal->number = u->parcel->count;
     refusal_begin(u->refusal, u->to, NULL, 0);
     refusal_add(u->refusal, "%s for the stack of the Lua state that it goes to",
                 u->parcel->depth > (size_t)u->parcel->count ? "nested too deep"
@@ -97,6 +103,8 @@ static void push_function(struct unpacking *u)
     struct function_header h;
     get_bytes(&u->in, &h, sizeof h);
     int status = luaL_loadbufferx(u->to, u->in, h.length, "=function", "b");
+    if (status == LUA_ERRMEM)
+        raise(u, LUA_ERRMEM);
     if (status != LUA_OK)
         lua_error(u->to);
     u->in += h.length;
@@ -113,20 +121,28 @@ static void push_handle(struct unpacking *u)
 
 static void push_key(struct unpacking *u)
 {
-    lua_pushvalue(u->to, u->keys + 1 + (unsigned char)*u->in++);
+    int number = (unsigned char)u->in[0];
+    size_t length = (unsigned char)u->in[1];
+    lua_pushlstring(u->to, u->in + 2, length);
+    u->in += 2 + length;
+    if (number != 0)
+        lua_copy(u->to, -1, SLOT_KEYS + number);
 }
+
+static void push_key_again(struct unpacking *u)
+{
+    lua_pushvalue(u->to, SLOT_KEYS + (unsigned char)*u->in++);
+}
+
+static void push_string(struct unpacking *u);
 
 /* The table on top of the stack is to have the metatable of the class that is read next.
  * [-0, +0, m] */
 static void note_class(struct unpacking *u)
 {
-    enum tag tag = (enum tag) * u->in++;
     lua_pushvalue(u->to, -1);
     lua_rawseti(u->to, u->classed, ++u->tables);
-    if (tag == TAG_KEY)
-        push_key(u);
-    else
-        get_plain(&u->in, tag, u->to);
+    push_string(u);
     lua_pushvalue(u->to, -1);
     class_get_metatable(u->to);
     if (lua_isnil(u->to, -1)) {
@@ -152,7 +168,7 @@ static void push_table(struct unpacking *u, enum tag tag, struct filling *f)
 /* ---- values ---- */
 
 /* Pushes the next value. True: it is a table that `f` is to fill. [-0, +1, m] */
-static inline bool push(struct unpacking *u, struct filling *f)
+static inline __attribute__((always_inline)) bool push(struct unpacking *u, struct filling *f)
 {
     enum tag tag = (enum tag) * u->in++;
     if (get_plain(&u->in, tag, u->to))
@@ -160,6 +176,9 @@ static inline bool push(struct unpacking *u, struct filling *f)
     switch (tag) {
     case TAG_KEY:
         push_key(u);
+        return false;
+    case TAG_KEY_AGAIN:
+        push_key_again(u);
         return false;
     case TAG_AGAIN:
         push_again(u);
@@ -191,52 +210,57 @@ static inline void store(struct unpacking *u, struct filling *f)
     }
 }
 
+/* The next value is a string. [-0, +1, m] */
+static void push_string(struct unpacking *u)
+{
+    push(u, NULL);
+}
+
+/* Goes on filling the table on top of the stack, or below its key, until it is whole; or until
+ * there is one in it: true, and that is on top. [-(0|1), +(0|1), m] */
+static bool fill(struct unpacking *u, struct filling *f)
+{
+    while (f->next <= f->array) {
+        if (push(u, f + 1))
+            return true;
+        lua_rawseti(u->to, -2, f->next++);
+    }
+    while (f->pairs > 0) {
+        if (!f->has_key && push(u, f + 1))
+            return true;
+        f->has_key = true;
+        if (push(u, f + 1))
+            return true;
+        f->has_key = false;
+        f->pairs--;
+        lua_rawset(u->to, -3);
+    }
+    return false;
+}
+
 /* Pushes the next value with all that is in it. [-0, +1, m] */
 static void push_whole(struct unpacking *u)
 {
     struct filling *f = u->fillings; /* none yet; the first is the one after */
-    if (!push(u, f + 1))
+    if (!push(u, ++f))
         return;
-    f++;
     for (;;) {
-        if (f->next > f->array && f->pairs == 0) {
-            if (--f == u->fillings)
-                return;
-            store(u, f);
-        } else if (push(u, f + 1)) {
+        if (fill(u, f))
             f++;
-        } else {
+        else if (--f == u->fillings)
+            return;
+        else
             store(u, f);
-        }
     }
 }
 
-/* [-0, +keys, m] */
-static void push_keys(struct unpacking *u)
+/* A list that so many go into, if there are any; returns its index. [-0, +(0|1), m] */
+static int push_list(struct unpacking *u, uint32_t count)
 {
-    const char *in = u->parcel->memory->key_bytes.start;
-    u->keys = lua_gettop(u->to);
-    for (unsigned i = 0; i < u->parcel->keys; i++) {
-        size_t length = (unsigned char)*in++;
-        lua_pushlstring(u->to, in, length);
-        in += length;
-    }
-}
-
-/* Makes the lists that are needed. [-0, +2, m] */
-static void push_lists(struct unpacking *u)
-{
-    lua_settop(u->to, u->keys + (int)u->parcel->keys + 2); /* nils */
-    u->classed = lua_gettop(u->to);
-    u->objects = u->classed - 1;
-    if (u->parcel->numbered > 0) {
-        lua_createtable(u->to, (int)u->parcel->numbered, 0);
-        lua_replace(u->to, u->objects);
-    }
-    if (u->parcel->classed > 0) {
-        lua_createtable(u->to, (int)(2 * u->parcel->classed), 0);
-        lua_replace(u->to, u->classed);
-    }
+    if (count == 0)
+        return 0;
+    lua_createtable(u->to, (int)count, 0);
+    return lua_gettop(u->to);
 }
 
 /* [-0, +0, -] */
@@ -253,10 +277,12 @@ static void set_metatables(struct unpacking *u)
 /* (the unpacking) */
 static int unpack(lua_State *to)
 {
-    struct unpacking *u = lua_touserdata(to, 1);
+    struct unpacking *u = lua_touserdata(to, SLOT_UNPACKING);
     take_slots(u);
-    push_keys(u);
-    push_lists(u);
+    if (u->parcel->kept_keys > 0)
+        lua_settop(to, SLOT_KEYS + (int)u->parcel->kept_keys);
+    u->objects = push_list(u, u->parcel->numbered);
+    u->classed = push_list(u, 2 * u->parcel->classed);
     for (int i = 1; i <= u->parcel->count; i++) {
         u->refusal->number = i;
         push_whole(u);

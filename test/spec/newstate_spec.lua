@@ -200,8 +200,8 @@ describe("newstate", function()
 
     it("refuses arguments that cannot cross, by position", function()
         assert.matches("bad argument #4 to 'newstate' %(in field 'f': C function",
-            support.error_of(mtstates.newstate, "n", echo, 1, { f = print }))
-        assert.is_false((pcall(mtstates.state, "n")))
+            support.error_of(mtstates.newstate, "refused", echo, 1, { f = print }))
+        assert.is_false((pcall(mtstates.state, "refused")))
     end)
 
     it("refuses what is no setup", function()

@@ -246,6 +246,19 @@ describe("a table", function()
         assert.is_true(crossed <= (with - collectgarbage("count")) * 1024 / 5000)
     end)
 
+    it("has keys that come once or often, few or many, short or long", function()
+        for _, count in ipairs({ 1, 2, 254, 255, 256, 257, 1000 }) do
+            for _, length in ipairs({ 1, 40, 41, 255, 256 }) do
+                local list = { {}, {}, {} }
+                for i = 1, count do
+                    local key = ("k"):rep(length) .. i
+                    list[1][key], list[2][key], list[i % 3 + 1][i .. key] = i, -i, true
+                end
+                assert.is_true(graphs.same(list, (echo:call(list))))
+            end
+        end
+    end)
+
     it("of 100000 tables, one in the other, crosses, and a million entries", function()
         local count = 0
         local chain = echo:call(graphs.chain(100000))
