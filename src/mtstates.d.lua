@@ -3,11 +3,12 @@
 --
 -- Values that cross between Lua states, by value and exactly:
 --   nil, booleans, integers, floats, strings of any bytes, light userdata;
---   tables, by copy, raw, with any of these as keys and values, nested as deep as Lua's stack takes; those
---   that occur twice, or contain themselves, do so on the other side, over all values of one call; one with a
---   metatable only if that has a name: see mtstates.class;
+--   tables, by copy, raw (no metamethod runs), with any of these as keys and values, nested as deep as Lua's
+--   stack takes; one with a metatable only if that has a name: see mtstates.class;
 --   Lua functions without upvalues but _ENV, which becomes the receiver's globals;
 --   handles: an owning one arrives as an owning one, any other as one that does not own.
+-- A table, function or handle that occurs twice among all values of one call, or within itself, does so on
+-- the other side; two calls make two copies.
 -- What does not cross is an error that names the place, as in "in field 'a.b[3]'".
 
 ---Lua states that any thread of the process can call.
@@ -44,9 +45,10 @@ local mtstates = {}
 ---@param libs? boolean
 ---@param setup fun(...): function, ...|string no upvalues but _ENV; or code as `load` takes it. Its first
 --- result is the callback, a Lua function
----@param ... mtstates.Value for setup
+---@param ... mtstates.Value for setup; arrive before it runs, so no class can be among them
 ---@return mtstates.State handle owns the state
 ---@return mtstates.Value ... further results of setup
+---Nobody finds the state before setup has returned, neither does setup.
 ---Raises invoking_state, state_result, out_of_memory, or an argument error.
 function mtstates.newstate(name, libs, setup, ...) end
 
@@ -57,7 +59,8 @@ function mtstates.newstate(name, libs, setup, ...) end
 ---Raises unknown_object, ambiguous_name, out_of_memory, or an argument error.
 function mtstates.state(key) end
 
----The living state of that name, or makes it, like newstate; blocks while another thread makes it.
+---The living state of that name, or makes it, like newstate; blocks while another thread makes it. Further
+---results of setup are dropped.
 ---@param name string
 ---@param libs? boolean
 ---@param setup fun(...): function|string
@@ -74,16 +77,18 @@ function mtstates.id() end
 ---@return string
 function mtstates.type(value) end
 
----Lets tables with that metatable cross. They arrive with the metatable that the receiving Lua state gave
----the same name; there being none is an error. Setting it comes last, so a `__gc` sees the whole table. A
----name that is given again means the new metatable; tables with the old one still cross under it.
+---Lets tables with that metatable cross: they arrive with the metatable that has the same name in the
+---receiving Lua state. It is set last, so `__gc` sees whole tables; of both copies, so do not name one whose
+---`__gc` gives back what exists once. No such name there is an error.
+---For this Lua state only; each, also each thread's own, needs a call. A name that is given again stands for
+---the new metatable; tables with the old one still leave under it. Of two names of a metatable the last counts.
 ---@param name string any bytes
 ---@param metatable table
----Raises out of memory, or an argument error. For this Lua state only.
+---Raises out of memory, or an argument error.
 function mtstates.class(name, metatable) end
 
----A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state; tostring shows name and
----id; `local h <close>` gives up, at the end of the block, what the handle owns.
+---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state, but they are two keys of a
+---table; tostring shows name and id; `local h <close>` gives up, at the end of the block, what the handle owns.
 ---Every method but close raises object_closed when the state is closed.
 ---@class mtstates.State
 ---@overload fun(...): ...
@@ -99,7 +104,8 @@ function State:name() end
 ---From the thread that is inside already it nests.
 ---@param ... mtstates.Value
 ---@return mtstates.Value ...
----Raises concurrent_access, invoking_state, state_result, out_of_memory, object_closed.
+---Raises concurrent_access, invoking_state, state_result, out_of_memory, object_closed, or an argument error.
+---The message may have names of inner errors further on: match at its beginning.
 function State:call(...) end
 
 ---Like call, but waits for the state to be free. Sleeps meanwhile; who waits longest comes first.
@@ -107,6 +113,7 @@ function State:call(...) end
 ---@param ... mtstates.Value
 ---@return boolean in_time false: the time was up
 ---@return mtstates.Value ...
+---Raises what call does, but concurrent_access.
 function State:tcall(timeout, ...) end
 
 ---Raises `interrupted` inside the state, within 50 ms of Lua code that runs there, or else at the next call.

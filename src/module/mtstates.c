@@ -100,6 +100,7 @@ static struct recipe recipe_for(const char *function)
 static struct recipe check_newstate(lua_State *L)
 {
     struct recipe r = recipe_for("newstate");
+    r.gives_results = true;
     int index = 2;
     bool has_libs = false;
     if (lua_istable(L, 1))

@@ -47,20 +47,15 @@ static struct level *innermost(const struct packing *p)
  * packed, the value, and the key again. */
 static void refuse_here(struct packing *p)
 {
-    enum { ENDS = 4, STEPS = 2 * ENDS + 1 }; /* the outermost and the innermost will do */
-    struct refusal_step steps[STEPS];
-    size_t count = 0;
+    struct refusal_path path;
     int slot = p->first;
+    refusal_path_begin(&path, p->depth);
     for (size_t i = 0; i < p->depth; i++) {
         bool in_key = levels(p)[i].in_key;
-        bool is_shown = p->depth <= STEPS || i < ENDS || i >= p->depth - ENDS;
-        if (is_shown)
-            steps[count++] = (struct refusal_step){.key = slot + 1, .in_key = in_key};
-        else if (i == ENDS)
-            steps[count++] = (struct refusal_step){0};
+        refusal_path_add(&path, slot + 1, in_key);
         slot += in_key ? 3 : 2;
     }
-    refusal_begin(p->refusal, p->from, steps, count);
+    refusal_begin_at(p->refusal, p->from, &path);
 }
 
 static enum put refuse(struct packing *p, const char *why)
@@ -73,7 +68,7 @@ static enum put refuse(struct packing *p, const char *why)
 static enum put refuse_type(struct packing *p, const char *type, const char *advice)
 {
     refuse_here(p);
-    refusal_add(p->refusal, "value of type '%s' not supported: %s", type, advice);
+    refusal_add(p->refusal, "value of type '%.40s' not supported: %s", type, advice);
     return PUT_REFUSED;
 }
 
@@ -209,10 +204,12 @@ static enum put put_function(struct packing *p, int index)
     struct function_header h = {0};
     const char *captured;
     if (lua_iscfunction(p->from, index))
-        return refuse(p, "C function: require its module inside");
+        return refuse(p, "C function: use it by its name, or require its module inside");
     if ((captured = parcel_find_captured(p->from, index)) != NULL) {
         refuse_here(p);
-        refusal_add(p->refusal, "function uses upvalue '%s': make it an argument", captured);
+        refusal_add(p->refusal,
+                    "function uses upvalue '%s': send its value as well, or make it inside",
+                    captured);
         return PUT_REFUSED;
     }
     if (!put_bytes(values, TAG_FUNCTION, &h, sizeof h))
@@ -230,11 +227,27 @@ static enum put put_function(struct packing *p, int index)
 
 /* ---- handles ---- */
 
-static enum put put_handle(struct packing *p, int index)
+/* The __name of the userdata on top of the stack; found without making a string. [-0, +0, -] */
+static const char *type_name(lua_State *L)
+{
+    const char *name = "userdata";
+    int top = lua_gettop(L);
+    if (!lua_getmetatable(L, top))
+        return name;
+    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
+        if (lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING &&
+            strcmp(lua_tostring(L, -2), "__name") == 0)
+            name = lua_tostring(L, -1); /* stays: the metatable has it */
+    lua_settop(L, top);
+    return name;
+}
+
+/* The full userdata on top of the stack. [-0, +0, -] */
+static enum put put_handle(struct packing *p)
 {
     struct handle_header h = {.previous = p->parcel->last_handle};
-    if (!parcel_handle_at(p->from, index, &h.handle))
-        return refuse_type(p, "userdata", "make it anew inside");
+    if (!parcel_handle_at(p->from, -1, &h.handle))
+        return refuse_type(p, type_name(p->from), "make it anew inside");
     if (!put_bytes(&p->memory->values, TAG_HANDLE, &h, sizeof h))
         return PUT_NO_MEMORY;
     record_retain(&h.handle.state->record);
@@ -292,7 +305,8 @@ static enum put push_class(struct packing *p)
     class_get_name(p->from);
     if (lua_type(p->from, -1) == LUA_TSTRING)
         return PUT_BEGUN;
-    return refuse(p, "table with a metatable: name that by mtstates.class, here and there");
+    return refuse(p,
+                  "table with a metatable: give that a name by mtstates.class, in both Lua states");
 }
 
 /* Its header; the name of its class is on top of the stack, if there is one. [-(0|1), +0, -] */
@@ -361,7 +375,7 @@ static enum put __attribute__((noinline)) put_object(struct packing *p, int type
     case LUA_TFUNCTION:
         return put_function(p, lua_gettop(p->from));
     default:
-        return put_handle(p, -1);
+        return put_handle(p);
     }
 }
 

@@ -95,47 +95,56 @@ static void add_key(struct refusal *r, lua_State *L, int key, bool is_first)
     }
 }
 
+void refusal_path_begin(struct refusal_path *path, size_t length)
+{
+    path->length = length;
+    path->added = 0;
+    path->count = 0;
+}
+
+void refusal_path_add(struct refusal_path *path, int key, bool in_key)
+{
+    size_t i = path->added++;
+    bool is_shown =
+        path->length <= REFUSAL_STEPS || i < REFUSAL_ENDS || i >= path->length - REFUSAL_ENDS;
+    if (!is_shown && i != REFUSAL_ENDS)
+        return;
+    path->steps[path->count].key = is_shown ? key : 0;
+    path->steps[path->count].in_key = is_shown && in_key;
+    path->count++;
+}
+
 /* Adds `'a.b[3]'`. */
-static void add_path(struct refusal *r, lua_State *L, const struct refusal_step *first,
-                     const struct refusal_step *end)
+static void add_fields(struct refusal *r, lua_State *L, const struct refusal_path *path, int first,
+                       int end)
 {
     refusal_add(r, "'");
-    for (const struct refusal_step *s = first; s < end; s++) {
-        if (s->key == 0)
+    for (int i = first; i < end; i++) {
+        if (path->steps[i].key == 0)
             refusal_add(r, "...");
         else
-            add_key(r, L, s->key, s == first);
+            add_key(r, L, path->steps[i].key, i == first);
     }
     refusal_add(r, "'");
 }
 
-/* From the inside: the path to the value, if it has one; then of which key; and so on. */
-void refusal_begin(struct refusal *r, lua_State *L, const struct refusal_step *steps, size_t count)
+/* From the inside: the fields that lead to the value, if it has some; then of which key; and so
+ * on. */
+void refusal_begin_at(struct refusal *r, lua_State *L, const struct refusal_path *path)
 {
-    const struct refusal_step *end = steps + count;
-    r->length = 0;
-    r->why[0] = 0;
-    if (count == 0)
-        return;
-    refusal_add(r, "in ");
-    for (;;) {
-        const struct refusal_step *first = end;
-        while (first > steps && !first[-1].in_key)
+    refusal_begin(r);
+    for (int first, end = path->count; end > 0; end = first - 1) {
+        refusal_add(r, end == path->count ? "in " : " of ");
+        for (first = end; first > 0 && !path->steps[first - 1].in_key;)
             first--;
         if (first < end) {
             refusal_add(r, "field ");
-            add_path(r, L, first, end);
+            add_fields(r, L, path, first, end);
         }
-        if (first == steps)
+        if (first == 0)
             break;
-        if (first < end)
-            refusal_add(r, " of ");
-        end = first - 1;
-        if (end == steps) {
-            refusal_add(r, "a key");
-            break;
-        }
-        refusal_add(r, "key of ");
+        refusal_add(r, first < end ? " of a key" : "a key");
     }
-    refusal_add(r, ": ");
+    if (path->count > 0)
+        refusal_add(r, ": ");
 }

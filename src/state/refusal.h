@@ -15,14 +15,36 @@ struct refusal {
     char why[512];
 };
 
-/* On the way to a value: one table. */
-struct refusal_step {
-    int key;     /* its index on the stack; 0: some steps are left out here */
-    bool in_key; /* on to the key, or to something in it; not to its value */
+/*
+ * The way to a value that is refused: through which tables, from the outermost on. Of many only the
+ * first and the last are shown.
+ */
+enum { REFUSAL_ENDS = 4, REFUSAL_STEPS = 2 * REFUSAL_ENDS + 1 };
+
+struct refusal_path {
+    size_t length; /* all steps */
+    size_t added;  /* so far */
+    int count;     /* of those that are shown */
+    struct {
+        int key;     /* its index on the stack; 0: some steps are left out here */
+        bool in_key; /* on to the key, or to something in it; not to its value */
+    } steps[REFUSAL_STEPS];
 };
 
-/* Begins to say where, if there are steps. [-0, +0, -] */
-void refusal_begin(struct refusal *r, lua_State *L, const struct refusal_step *steps, size_t count);
+void refusal_path_begin(struct refusal_path *path, size_t length);
+
+/* The next step: by the key at that index on the stack; in_key: into the key itself. */
+void refusal_path_add(struct refusal_path *path, int key, bool in_key);
+
+/* Begins to say where. [-0, +0, -] */
+void refusal_begin_at(struct refusal *r, lua_State *L, const struct refusal_path *path);
+
+/* Begins to say why, of something that is in no table. */
+static inline void refusal_begin(struct refusal *r)
+{
+    r->length = 0;
+    r->why[0] = 0;
+}
 
 /* Adds why: formatted as by snprintf. What is too long is cut off. */
 void refusal_add(struct refusal *r, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -20,8 +20,10 @@ void setup_check(lua_State *host, const struct recipe *r)
         error_argument(host, r->setup, r->function, "lua function expected");
     if (lua_type(host, r->setup) == LUA_TFUNCTION) {
         if ((captured = parcel_find_captured(host, r->setup)) != NULL)
-            error_argument(host, r->setup, r->function, "setup function uses upvalue '%s'",
-                           captured);
+            error_argument(
+                host, r->setup, r->function,
+                "setup function uses upvalue '%s': make it an argument, or require it inside",
+                captured);
     } else if (lua_type(host, r->setup) != LUA_TSTRING) {
         error_argument_type(host, r->setup, r->function, "lua function or string");
     }
@@ -192,6 +194,8 @@ static int take_results(lua_State *target, struct setup *s, int first)
     }
     lua_rotate(target, first, -1); /* the callback comes on top */
     interpreter_set_callback(target);
+    if (!s->recipe->gives_results)
+        lua_settop(target, first - 1);
     return lua_gettop(target) - first + 1;
 }
 
@@ -209,9 +213,12 @@ static bool take_arguments(lua_State *target, struct inside *in)
     struct setup *s = in->setup;
     int status = parcel_unpack(in->arguments, target, &s->refusal);
     parcel_end(in->arguments);
-    if (status != LUA_OK)
-        s->failure = status == LUA_ERRMEM ? SETUP_NO_MEMORY : SETUP_ARGUMENT;
-    return status == LUA_OK;
+    if (status == LUA_OK)
+        return true;
+    s->failure = status == LUA_ERRMEM ? SETUP_NO_MEMORY : SETUP_ARGUMENT;
+    if (s->failure == SETUP_ARGUMENT)
+        refusal_add(&s->refusal, "; arguments of setup arrive before it runs");
+    return false;
 }
 
 /* Replaces setup's code by its function. False: by a syntax error's message. [-0, +0, m] */

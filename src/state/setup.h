@@ -12,7 +12,8 @@ struct recipe {
     const char *function; /* what the user called, for messages */
     const char *name;     /* NULL: none; else name_length bytes on the host's stack */
     size_t name_length;
-    bool libs;    /* open all standard libraries, or only base and package */
+    bool libs;          /* open all standard libraries, or only base and package */
+    bool gives_results; /* the caller wants what setup returns after the callback */
     bool inherit; /* package.path, package.cpath, and of package.preload what can live elsewhere */
     int setup;    /* the index of the setup function or its code, */
     int last;     /* and of its last argument */

@@ -33,6 +33,7 @@ struct unpacking {
     const char *in;
     struct filling *fillings; /* as many as tables are in tables, and one */
     lua_State *to;
+    int values;         /* index below the first value */
     int objects;        /* index of the list of objects that have a number; none: 0 */
     int classed;        /* of the one of tables and their metatables in turn */
     lua_Integer tables; /* in that one */
@@ -49,22 +50,43 @@ static int raise(struct unpacking *u, int status)
     return lua_error(u->to);
 }
 
-/* The name is on top of the stack. */
-static int raise_class(struct unpacking *u)
+/*
+ * Where the unpacking is: the table that the last of so many fillings is for comes next. On the
+ * stack each has its key above it, where one waits for its value; keys of array parts are pushed on
+ * top. [-0, +?, -]
+ */
+static void find_path(struct unpacking *u, size_t fillings, struct refusal_path *path)
 {
+    int slot = u->values + u->refusal->number;
+    refusal_path_begin(path, fillings);
+    for (size_t i = 0; i < fillings; i++) {
+        const struct filling *f = &u->fillings[1 + i];
+        bool in_array = f->next <= f->array;
+        if (in_array && (i < REFUSAL_ENDS || i >= fillings - REFUSAL_ENDS))
+            lua_pushinteger(u->to, f->next);
+        refusal_path_add(path, in_array ? lua_gettop(u->to) : slot + 1, !in_array && !f->has_key);
+        slot += f->has_key ? 2 : 1;
+    }
+}
+
+/* The receiver does not know the class whose name is on top of the stack, of the table below. */
+static int raise_class(struct unpacking *u, size_t fillings)
+{
+    struct refusal_path path;
     size_t length;
     const char *name = lua_tolstring(u->to, -1, &length);
-    refusal_begin(u->refusal, u->to, NULL, 0);
-    refusal_add(u->refusal, "no class ");
+    find_path(u, fillings, &path);
+    refusal_begin_at(u->refusal, u->to, &path);
+    refusal_add(u->refusal, "the receiver has no class ");
     refusal_add_quoted(u->refusal, name, length);
-    refusal_add(u->refusal, " there: name its metatable by mtstates.class, on both sides");
+    refusal_add(u->refusal, ": give a metatable that name there, by mtstates.class");
     return raise(u, LUA_ERRRUN);
 }
 
 /* The slots that all of it takes, and those for what is done on top. [-0, +0, v] */
 static void take_slots(struct unpacking *u)
 {
-    enum { ON_TOP = 10 };
+    enum { ON_TOP = 14 };
     size_t slots = parcel_slots(u->parcel);
     if (slots + ON_TOP <= LUA_MINSTACK)
         return;
@@ -73,7 +95,7 @@ static void take_slots(struct unpacking *u)
     if (slots < LUA_INSIDE_MANY_VALUES)
         raise(u, LUA_ERRMEM);
     u->refusal->number = u->parcel->count;
-    refusal_begin(u->refusal, u->to, NULL, 0);
+    refusal_begin(u->refusal);
     refusal_add(u->refusal, "%s for the stack of the Lua state that it goes to",
                 u->parcel->depth > (size_t)u->parcel->count ? "nested too deep"
                                                             : "there are too many values");
@@ -136,9 +158,9 @@ static void push_key_again(struct unpacking *u)
 
 static void push_string(struct unpacking *u);
 
-/* The table on top of the stack is to have the metatable of the class that is read next.
- * [-0, +0, m] */
-static void note_class(struct unpacking *u)
+/* The table on top of the stack, which `f` is to fill, is to have the metatable of the class that
+ * is read next. [-0, +0, m] */
+static void note_class(struct unpacking *u, const struct filling *f)
 {
     lua_pushvalue(u->to, -1);
     lua_rawseti(u->to, u->classed, ++u->tables);
@@ -147,7 +169,7 @@ static void note_class(struct unpacking *u)
     class_get_metatable(u->to);
     if (lua_isnil(u->to, -1)) {
         lua_pop(u->to, 1);
-        raise_class(u);
+        raise_class(u, (size_t)(f - u->fillings) - 1);
     }
     lua_rawseti(u->to, u->classed, ++u->tables);
     lua_pop(u->to, 1);
@@ -161,7 +183,7 @@ static void push_table(struct unpacking *u, enum tag tag, struct filling *f)
     lua_createtable(u->to, (int)h.array, h.pairs < INT_MAX ? (int)h.pairs : INT_MAX);
     number_object(u, h.number);
     if (tag == TAG_CLASSED)
-        note_class(u);
+        note_class(u, f);
     *f = (struct filling){.next = 1, .array = (int)h.array, .pairs = h.pairs};
 }
 
@@ -283,6 +305,7 @@ static int unpack(lua_State *to)
         lua_settop(to, SLOT_KEYS + (int)u->parcel->kept_keys);
     u->objects = push_list(u, u->parcel->numbered);
     u->classed = push_list(u, 2 * u->parcel->classed);
+    u->values = lua_gettop(to);
     for (int i = 1; i <= u->parcel->count; i++) {
         u->refusal->number = i;
         push_whole(u);
@@ -294,7 +317,7 @@ static int unpack(lua_State *to)
 /* An error of Lua's own, whose message is on top of the stack. */
 static void take_message(struct refusal *r, lua_State *to)
 {
-    refusal_begin(r, to, NULL, 0);
+    refusal_begin(r);
     refusal_add(r, "%s", lua_type(to, -1) == LUA_TSTRING ? lua_tostring(to, -1) : "error");
 }
 

@@ -113,7 +113,7 @@ describe("call", function()
         local refused = {
             ["C function"] = print,
             ["function uses upvalue 'counter'"] = function() return counter end,
-            ["value of type 'userdata' not supported"] = io.stdout,
+            ["value of type 'FILE%*' not supported"] = io.stdout,
             ["value of type 'thread' not supported"] = coroutine.create(print),
             ["table with a metatable"] = setmetatable({}, {}),
         }

@@ -86,6 +86,12 @@ describe("singleton", function()
         assert.equal("n", mtstates.singleton("n", echo):name())
     end)
 
+    it("gives the handle alone, whatever setup returns besides the callback", function()
+        local results = table.pack(mtstates.singleton("alone", "return function() end, 1, print"))
+        assert.equal(1, results.n)
+        assert.equal("alone", results[1]:name())
+    end)
+
     it("gives the maker the error when making fails, and then can be made", function()
         assert.matches("^" .. mtstates.error.invoking_state .. ".*no luck",
             support.error_of(mtstates.singleton, "fails", function() error("no luck") end))

@@ -360,21 +360,33 @@ describe("a class", function()
         assert.equal(Point, getmetatable(back[1]))
     end)
 
-    it("that the receiver does not know is an error with its name", function()
-        assert.matches('bad argument #2 to \'call\' %(no class "values: Point" there',
-            support.error_of(function() echo:call(1, { point(1, 2) }) end))
-        mtstates.class("values: known here only", Point)
+    it("that the receiver does not know is an error with its name and its place", function()
+        local p = point(1, 2)
+        for place, value in pairs({
+            [""] = p,
+            ["in field '[1]': "] = { p },
+            ["in field 'a.b[3].c': "] = { a = { b = { 1, 2, { c = p } } } },
+            ["in field '[2][1][2]': "] = { 1, { { 0, p } } },
+            ["in a key: "] = { [p] = 1 },
+            ["in field 'x' of a key of field '[1].a': "] = { { a = { [{ x = p }] = 1 } } },
+            ["in field 'a[1][2][3]....x.y.z[2]': "] =
+                { a = { { 0, { 0, 0, { { { x = { y = { z = { 1, p } } } } } } } } } },
+        }) do
+            local message = support.error_of(function() echo:call({ p = 1 }, value) end)
+            assert.equal("(" .. place .. 'the receiver has no class "values: Point": give a metatable that '
+                .. "name there, by mtstates.class)", message:match("bad argument #2 to 'call' (.*)$"))
+        end
         local state = mtstates.newstate(function()
             local mt = require("mtstates")
             local Secret = {}
             mt.class("values: Secret\n", Secret)
             return function() return 1, setmetatable({}, Secret) end
         end)
-        assert.matches(mtstates.error.state_result .. '.*#2 %(no class "values: Secret\\010" there',
-            support.error_of(state.call, state))
-        assert.matches("bad argument #2 to 'newstate' %(no class",
-            support.error_of(mtstates.newstate, support.echo, point(1, 2)))
-        mtstates.class("values: Point", Point)
+        assert.matches(mtstates.error.state_result
+            .. '.*#2 %(the receiver has no class "values: Secret\\010"', support.error_of(state.call, state))
+        local message = support.error_of(mtstates.newstate, support.echo, { p = p })
+        assert.matches("bad argument #2 to 'newstate' %(in field 'p': the receiver has no class ", message)
+        assert.matches("arguments of setup arrive before it runs%)$", message)
     end)
 
     it("may be named again, and its old tables still cross", function()
@@ -464,11 +476,11 @@ describe("what does not cross", function()
             ["in field '[table]'"] = { [{}] = thread },
             ["in field '[function]'"] = { [load("return 1")] = thread },
             ["in field '[userdata]'"] = { [echo] = thread },
-            ["in key of field 'a.b'"] = { a = { b = { [thread] = 1 } } },
+            ["in a key of field 'a.b'"] = { a = { b = { [thread] = 1 } } },
             ["in a key"] = { [thread] = 1 },
             ["in field 'x' of a key"] = { [{ x = thread }] = 1 },
-            ["in field 'x' of key of field 'a'"] = { a = { [{ x = thread }] = 1 } },
-            ["in key of key of field 'a'"] = { a = { [{ [thread] = 1 }] = 1 } },
+            ["in field 'x' of a key of field 'a'"] = { a = { [{ x = thread }] = 1 } },
+            ["in a key of a key of field 'a'"] = { a = { [{ [thread] = 1 }] = 1 } },
         }) do
             assert.equal("(" .. place .. not_supported, refusal(value):match("^%(.- not supported"))
         end
@@ -490,12 +502,13 @@ describe("what does not cross", function()
     end)
 
     it("comes with what to do instead", function()
-        assert.matches("in field 'f': C function: require its module inside", refusal({ f = print }))
-        assert.matches("in field 'f': function uses upvalue 'thread': make it an argument",
+        assert.matches("in field 'f': C function: use it by its name, or require its module inside",
+            refusal({ f = print }))
+        assert.matches("in field 'f': function uses upvalue 'thread': send its value as well",
             refusal({ f = function() return thread end }))
-        assert.matches("in field 't': table with a metatable: name that by mtstates.class",
+        assert.matches("in field 't': table with a metatable: give that a name by mtstates.class",
             refusal({ t = setmetatable({}, {}) }))
-        assert.matches("in field 'u': value of type 'userdata' not supported: make it anew inside",
+        assert.matches("in field 'u': value of type 'FILE%*' not supported: make it anew inside",
             refusal({ u = io.stdout }))
         assert.matches("value of type 'thread' not supported: make the coroutine inside",
             refusal({ thread }))
@@ -533,7 +546,7 @@ describe("what does not cross", function()
     it("may be a finalized handle", function()
         local handle = mtstates.newstate(support.echo)
         debug.getmetatable(handle).__gc(handle)
-        assert.matches("value of type 'userdata' not supported", refusal({ handle }))
+        assert.matches("value of type 'mtstates.state' not supported", refusal({ handle }))
     end)
 end)
 

@@ -79,12 +79,12 @@ end
 
 -- A state that hands out the shards, the paths, one per call, and takes the workers' reports.
 local function make_queue(files, shards)
-    return mtstates.newstate("wordcount queue", function(paths, shards) -- luacheck: ignore
+    return mtstates.newstate("wordcount queue", function(paths, all_shards)
         local given = 0
         local report = { calls = 0, refusals = 0, unreadable = {}, finished = 0 }
         local commands = {}
         function commands.shards()
-            return shards
+            return all_shards
         end
         function commands.next()
             given = given + 1
@@ -114,10 +114,12 @@ local function make_shard(number)
     return mtstates.newstate("wordcount shard " .. number, function()
         local counts = {}
         return function(batch)
-            for word, count in pairs(batch or {}) do
+            if not batch then
+                return counts
+            end
+            for word, count in pairs(batch) do
                 counts[word] = (counts[word] or 0) + count
             end
-            return not batch and counts or nil
         end
     end)
 end

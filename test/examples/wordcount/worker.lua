@@ -22,14 +22,11 @@ local function deliver(pending, shards)
     local calls, refusals = 0, 0
     for i = #pending, 1, -1 do
         local shard = shards[pending[i].shard]
-        local ok, message = pcall(shard.call, shard, pending[i].batch)
-        if ok then
+        if shard:tcall(0, pending[i].batch) then
             calls = calls + 1
             table.remove(pending, i)
-        elseif message:match(mtstates.error.concurrent_access) then
-            refusals = refusals + 1
         else
-            error(message, 0)
+            refusals = refusals + 1
         end
     end
     return calls, refusals
