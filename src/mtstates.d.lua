@@ -81,14 +81,15 @@ function mtstates.type(value) end
 ---receiving Lua state. It is set last, so `__gc` sees whole tables; of both copies, so do not name one whose
 ---`__gc` gives back what exists once. No such name there is an error.
 ---For this Lua state only; each, also each thread's own, needs a call. A name that is given again stands for
----the new metatable; tables with the old one still leave under it. Of two names of a metatable the last counts.
+---the new metatable; tables with the old one still leave under it. Of its two names a metatable leaves
+---under the last.
 ---@param name string any bytes
 ---@param metatable table
 ---Raises out of memory, or an argument error.
 function mtstates.class(name, metatable) end
 
 ---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state, but they are two keys of a
----table; tostring shows name and id; `local h <close>` gives up, at the end of the block, what the handle owns.
+---table; tostring shows name and id; `local h <close>` gives up what the handle owns at the end of the block.
 ---Every method but close raises object_closed when the state is closed.
 ---@class mtstates.State
 ---@overload fun(...): ...
