@@ -103,7 +103,7 @@ bool parcel_handle_at(lua_State *L, int index, struct parcel_handle *p)
     const struct handle *h = lua_touserdata(L, index);
     if (!has_seal(L, index, h, seal_of(h)) || h->state == NULL)
         return false;
-    *p = (struct parcel_handle){h->state, h->kilobytes, h->owns};
+    *p = (struct parcel_handle){.state = h->state, .kilobytes = h->kilobytes, .owns = h->owns};
     return true;
 }
 
@@ -112,16 +112,16 @@ static int receive(lua_State *L)
 {
     const struct parcel_handle *p = lua_touserdata(L, 1);
     struct record *r = &p->state->record;
-    if (!p->owns && handle_push_known(L, r->id))
+    bool may_be_known = !p->owns && !p->is_another;
+    if (may_be_known && handle_push_known(L, r->id))
         return 1;
     struct handle *h = handle_new(L);
     record_retain(r);
-    if (!p->owns) {
+    handle_set(h, p->state, p->owns && state_own(p->state));
+    if (may_be_known)
         handle_make_known(L, p->state);
-    } else {
-        handle_set(h, p->state, state_own(p->state));
+    if (p->owns)
         handle_weigh(L, h, p->kilobytes);
-    }
     return 1;
 }
 

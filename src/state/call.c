@@ -134,14 +134,16 @@ static enum crossing pack(struct call *c, struct parcel *p, lua_State *from, int
     enum crossing crossing = parcel_pack(p, from, first, lua_gettop(from), r);
     if (crossing != CROSSING_DONE)
         parcel_end(p);
-    if (parcel_slots(p) > INTERPRETER_LARGE)
-        c->most = INT_MAX; /* more than is worth counting */
+    if (parcel_is_large(p))
+        c->most = INT_MAX;
     return crossing;
 }
 
-/* What kept results from crossing. */
+/* What kept results from crossing; an error of the host's has its object on top. */
 static int raise_crossing_result(struct call *c, enum crossing crossing, const struct refusal *r)
 {
+    if (crossing == CROSSING_ERROR)
+        return lua_error(c->host);
     if (crossing == CROSSING_REFUSED)
         return raise_refused_result(c, r);
     lua_settop(c->host, c->first - 1);
@@ -154,12 +156,9 @@ static int return_packed(struct call *c, struct parcel *p)
     struct refusal r;
     int count = p->count;
     lua_settop(c->host, c->first - 1);
-    int status = parcel_unpack(p, c->host, &r);
+    enum crossing crossing = parcel_unpack(p, c->host, 0, &r);
     parcel_end(p);
-    if (status == LUA_OK)
-        return count;
-    return raise_crossing_result(c, status == LUA_ERRMEM ? CROSSING_NEEDS_MEMORY : CROSSING_REFUSED,
-                                 &r);
+    return crossing == CROSSING_DONE ? count : raise_crossing_result(c, crossing, &r);
 }
 
 /* Objects among them. [-?, +n, e] on the host */
@@ -274,17 +273,20 @@ static void __attribute__((noinline)) copy_objects(struct call *c)
 {
     struct parcel parcel;
     struct refusal r;
-    int status = LUA_ERRMEM;
     lua_settop(c->target, c->base + 1);
     enum crossing crossing = pack(c, &parcel, c->host, c->first, &r);
     if (crossing == CROSSING_DONE) {
-        status = parcel_unpack(&parcel, c->target, &r);
+        crossing = parcel_unpack(&parcel, c->target, c->base - 1, &r);
         parcel_end(&parcel);
-        if (status == LUA_OK)
-            return;
+    }
+    if (crossing == CROSSING_DONE)
+        return;
+    if (crossing == CROSSING_ERROR) {
+        return_error(c, LUA_ERRRUN);
+        return;
     }
     end(c);
-    if (crossing == CROSSING_REFUSED || status != LUA_ERRMEM)
+    if (crossing == CROSSING_REFUSED)
         raise_refused_argument(c, &r);
     call_raise(c->host, c->stay.state, LUA_ERRMEM);
 }
@@ -318,29 +320,30 @@ static int run(struct call *c)
 
 /* ---- a state that calls itself ---- */
 
-/* Replaces the values from `first` up to the top by copies. [-n, +(n|0), -] */
-static enum crossing copy_within(struct call *c, int first, struct refusal *r)
+/* Replaces the values from `first` up to the top by copies; or by an error object.
+ * [-n, +(n|1|0), -] */
+static enum crossing copy_within(struct call *c, struct refusal *r)
 {
     struct parcel parcel;
-    enum crossing crossing = pack(c, &parcel, c->host, first, r);
+    enum crossing crossing = pack(c, &parcel, c->host, c->first, r);
     if (crossing != CROSSING_DONE)
         return crossing;
-    lua_settop(c->host, first - 1);
-    int status = parcel_unpack(&parcel, c->host, r);
+    lua_settop(c->host, c->first - 1);
+    crossing = parcel_unpack(&parcel, c->host, 0, r);
     parcel_end(&parcel);
-    if (status == LUA_OK)
-        return CROSSING_DONE;
-    return status == LUA_ERRMEM ? CROSSING_NEEDS_MEMORY : CROSSING_REFUSED;
+    return crossing;
 }
 
 /* [-n, +n, e] */
 static void __attribute__((noinline)) copy_arguments_within(struct call *c)
 {
     struct refusal r;
-    enum crossing crossing = copy_within(c, c->first, &r);
+    enum crossing crossing = copy_within(c, &r);
     if (crossing == CROSSING_DONE)
         return;
     stay_end(&c->stay);
+    if (crossing == CROSSING_ERROR)
+        lua_error(c->host);
     if (crossing == CROSSING_REFUSED)
         raise_refused_argument(c, &r);
     call_raise(c->host, c->stay.state, LUA_ERRMEM);
@@ -350,7 +353,7 @@ static void __attribute__((noinline)) copy_arguments_within(struct call *c)
 static void __attribute__((noinline)) copy_results_within(struct call *c)
 {
     struct refusal r;
-    enum crossing crossing = copy_within(c, c->first, &r);
+    enum crossing crossing = copy_within(c, &r);
     if (crossing != CROSSING_DONE)
         raise_crossing_result(c, crossing, &r);
 }

@@ -108,6 +108,13 @@ static uint32_t find_place(const struct packing *p, const void *pointer)
     }
 }
 
+/* The object that has the place, or NULL: it is free. */
+static struct object *find_object(const struct packing *p, uint32_t place)
+{
+    uint32_t i = places(p)[place];
+    return i < object_count(p) && objects(p)[i].place == place ? &objects(p)[i] : NULL;
+}
+
 /* More places, for all objects anew. */
 static bool grow_places(struct packing *p)
 {
@@ -208,7 +215,7 @@ static enum put put_function(struct packing *p, int index)
     if ((captured = parcel_find_captured(p->from, index)) != NULL) {
         refuse_here(p);
         refusal_add(p->refusal,
-                    "function uses upvalue '%s': send its value as well, or make it inside",
+                    "function uses upvalue '%.40s': send its value as well, or make it inside",
                     captured);
         return PUT_REFUSED;
     }
@@ -242,12 +249,25 @@ static const char *type_name(lua_State *L)
     return name;
 }
 
+/*
+ * Two handles of one state may be two keys of a table, though whoever receives them has one that
+ * does not own. The state's address tells, among the objects', whether there was one before.
+ */
+static bool note_state(struct packing *p, struct parcel_handle *h)
+{
+    uint32_t place = find_place(p, h->state);
+    h->is_another = find_object(p, place) != NULL;
+    return h->is_another || note_object(p, h->state, place);
+}
+
 /* The full userdata on top of the stack. [-0, +0, -] */
 static enum put put_handle(struct packing *p)
 {
     struct handle_header h = {.previous = p->parcel->last_handle};
     if (!parcel_handle_at(p->from, -1, &h.handle))
         return refuse_type(p, type_name(p->from), "make it anew inside");
+    if (!h.handle.owns && !note_state(p, &h.handle))
+        return PUT_NO_MEMORY;
     if (!put_bytes(&p->memory->values, TAG_HANDLE, &h, sizeof h))
         return PUT_NO_MEMORY;
     record_retain(&h.handle.state->record);
@@ -350,8 +370,10 @@ static enum put put_table(struct packing *p)
     if (l == NULL || !put_header(p, class == PUT_BEGUN))
         return PUT_NO_MEMORY;
     *l = (struct level){.header = header};
-    if (++p->depth > p->parcel->depth)
+    if (++p->depth > p->parcel->depth) {
         p->parcel->depth = p->depth;
+        p->parcel->deepest = p->refusal->number;
+    }
     return PUT_BEGUN;
 }
 
@@ -361,9 +383,10 @@ static enum put __attribute__((noinline)) put_object(struct packing *p, int type
     if (type == LUA_TTHREAD)
         return refuse_type(p, "thread", "make the coroutine inside");
     const void *pointer = lua_topointer(p->from, -1);
-    uint32_t place = find_place(p, pointer), i = places(p)[place];
-    if (i < object_count(p) && objects(p)[i].place == place)
-        return put_again(p, &objects(p)[i]);
+    uint32_t place = find_place(p, pointer);
+    const struct object *before = find_object(p, place);
+    if (before != NULL)
+        return put_again(p, before);
     enum put slots = p->depth < p->depth_max ? PUT_WHOLE : take_slots(p);
     if (slots != PUT_WHOLE)
         return slots;
@@ -396,18 +419,21 @@ static inline __attribute__((always_inline)) enum put put(struct packing *p)
 /*
  * If the number that is the key below the value on top of the stack goes on with the array part,
  * how many nils come before it; else -1. Lua's traversal gives array parts in their order; if it
- * did not, keys would only be written as such. A few nils are kept where Lua would have the key in
- * the array part, too, so that `#` gives the same. [-0, +0, -]
+ * did not, keys would only be written as such. Nils are kept where Lua would have, or has, the key
+ * in the array part, too, so that `#` gives the same; if they are few, since it is not known to be
+ * there. [-0, +0, -]
  */
 static inline lua_Integer nils_before(const struct packing *p, const struct level *l)
 {
+    enum { FEW = 64 };
     int is_integer;
     lua_Integer key = lua_tointegerx(p->from, -2, &is_integer);
     lua_Integer next = (lua_Integer)l->array + 1;
     if (l->pairs > 0 || !is_integer || key < next || key >= INT_MAX)
         return -1;
-    bool more_than_half = key == next || l->present + 1 > (lua_Unsigned)key / 2;
-    return more_than_half ? key - next : -1;
+    bool is_in_array = key == next || l->present + 1 > (lua_Unsigned)key / 2 ||
+                       (key - next <= FEW && (lua_Unsigned)key <= lua_rawlen(p->from, -3));
+    return is_in_array ? key - next : -1;
 }
 
 static bool put_nils(struct packing *p, struct level *l, lua_Integer count)

@@ -27,7 +27,8 @@
 enum crossing {
     CROSSING_DONE,
     CROSSING_NEEDS_MEMORY, /* a string; or there is none */
-    CROSSING_REFUSED       /* an object; or what does not cross */
+    CROSSING_REFUSED,      /* an object; or what does not cross */
+    CROSSING_ERROR         /* of the receiver, not for a value's sake */
 };
 
 /* ---- plain values ---- */
@@ -93,7 +94,8 @@ struct parcel {
     unsigned kept_keys;           /* and of these, that occur more than once */
     uint32_t numbered;            /* objects that occur more than once */
     uint32_t classed;             /* tables with a metatable */
-    size_t depth;                 /* tables in tables */
+    size_t depth;                 /* tables in tables, */
+    int deepest;                  /* and the number of the value that has so many */
     size_t last_handle;           /* where it is, and 1; 0: none */
 };
 
@@ -109,16 +111,18 @@ enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last
                           struct refusal *r);
 
 /*
- * Pushes all values, in a protected call of `to`. LUA_OK; LUA_ERRMEM; or another status, and `r`
- * says why. The parcel stays as it was, and can be unpacked again, also by several threads at once.
- * [-0, +(n|0), -] on `to`, which has two free slots
+ * Pushes all values, in a protected call of `to`, whose message handler is at index `handler`, or
+ * 0. CROSSING_REFUSED: `r` says why. CROSSING_ERROR: the error object is pushed. The parcel stays
+ * as it was, and can be unpacked again, also by several threads at once. [-0, +(n|1|0), -] on `to`,
+ * which has two free slots
  */
-int parcel_unpack(const struct parcel *p, lua_State *to, struct refusal *r);
+enum crossing parcel_unpack(const struct parcel *p, lua_State *to, int handler, struct refusal *r);
 
-/* The most stack slots that packing took or unpacking takes at a time. */
-static inline size_t parcel_slots(const struct parcel *p)
+/* Whether packing or unpacking takes as much of a stack as is worth to be given back. */
+static inline bool parcel_is_large(const struct parcel *p)
 {
-    return p->kept_keys + 3 * p->depth + (size_t)p->count + 2;
+    enum { LARGE = 250 };
+    return p->kept_keys + p->depth + (size_t)p->count > LARGE;
 }
 
 /* Gives up what is in it. It may close states. The second time it does nothing. */
@@ -140,6 +144,7 @@ struct parcel_handle {
     struct state *state; /* with a reference, and an owner's share if it owns: the parcel's */
     int kilobytes;       /* what it weighs on its host */
     bool owns;
+    bool is_another; /* the parcel has another one, too, of the same state that does not own */
 };
 
 /* Fills in `h` without what is the parcel's if the full userdata at `index` is a handle in use.

@@ -118,12 +118,16 @@ void refusal_path_add(struct refusal_path *path, int key, bool in_key)
 static void add_fields(struct refusal *r, lua_State *L, const struct refusal_path *path, int first,
                        int end)
 {
+    enum { LONGEST = 300 }; /* leaves room for the reason */
+    bool leaves_out = true;
     refusal_add(r, "'");
     for (int i = first; i < end; i++) {
-        if (path->steps[i].key == 0)
+        bool is_shown = path->steps[i].key != 0 && r->length < LONGEST;
+        if (is_shown)
+            add_key(r, L, path->steps[i].key, leaves_out);
+        else if (!leaves_out || i == first)
             refusal_add(r, "...");
-        else
-            add_key(r, L, path->steps[i].key, i == first);
+        leaves_out = !is_shown;
     }
     refusal_add(r, "'");
 }

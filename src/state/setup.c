@@ -211,14 +211,21 @@ enum { INSIDE = 1, INHERITED, SETUP };
 static bool take_arguments(lua_State *target, struct inside *in)
 {
     struct setup *s = in->setup;
-    int status = parcel_unpack(in->arguments, target, &s->refusal);
+    enum crossing crossing = parcel_unpack(in->arguments, target, 0, &s->refusal);
     parcel_end(in->arguments);
-    if (status == LUA_OK)
+    switch (crossing) {
+    case CROSSING_DONE:
         return true;
-    s->failure = status == LUA_ERRMEM ? SETUP_NO_MEMORY : SETUP_ARGUMENT;
-    if (s->failure == SETUP_ARGUMENT)
+    case CROSSING_ERROR:
+        return lua_error(target);
+    case CROSSING_REFUSED:
+        s->failure = SETUP_ARGUMENT;
         refusal_add(&s->refusal, "; arguments of setup arrive before it runs");
-    return false;
+        return false;
+    default:
+        s->failure = SETUP_NO_MEMORY;
+        return false;
+    }
 }
 
 /* Replaces setup's code by its function. False: by a syntax error's message. [-0, +0, m] */
@@ -242,7 +249,7 @@ static int run_setup(lua_State *target)
     struct setup *s = in->setup;
     interpreter_open_libraries(target, s->recipe->libs);
     interpreter_start_collector(target);
-    s->most = (int)parcel_slots(in->arguments);
+    s->is_large = parcel_is_large(in->arguments);
     if (!take_arguments(target, in))
         return 0;
     take_inherited(target, INHERITED);
@@ -252,8 +259,7 @@ static int run_setup(lua_State *target)
         return 1;
     }
     lua_call(target, lua_gettop(target) - SETUP, LUA_MULTRET);
-    if (lua_gettop(target) > s->most)
-        s->most = lua_gettop(target);
+    s->is_large = s->is_large || lua_gettop(target) > INTERPRETER_LARGE;
     return take_results(target, s, SETUP);
 }
 
@@ -284,16 +290,23 @@ static int bring_results(struct setup *s, int count)
     parcel_begin(&p);
     enum crossing crossing = parcel_pack(&p, s->state->main, STATE_SLOT_HANDLER + 1,
                                          STATE_SLOT_HANDLER + count, &s->refusal);
-    if (crossing == CROSSING_DONE) {
-        int status = parcel_unpack(&p, s->host, &s->refusal);
-        if (status != LUA_OK)
-            crossing = status == LUA_ERRMEM ? CROSSING_NEEDS_MEMORY : CROSSING_REFUSED;
-    }
-    parcel_end(&p);
+    s->is_large = s->is_large || parcel_is_large(&p);
     if (crossing == CROSSING_DONE)
+        crossing = parcel_unpack(&p, s->host, 0, &s->refusal);
+    parcel_end(&p);
+    switch (crossing) {
+    case CROSSING_DONE:
         return count;
-    s->failure = crossing == CROSSING_REFUSED ? SETUP_RESULT : SETUP_NO_MEMORY;
-    return 0;
+    case CROSSING_ERROR:
+        s->failure = SETUP_HOST_ERROR;
+        return 1;
+    case CROSSING_REFUSED:
+        s->failure = SETUP_RESULT;
+        return 0;
+    default:
+        s->failure = SETUP_NO_MEMORY;
+        return 0;
+    }
 }
 
 /* The state, with setup's results on the host's stack, and how many; or what failed. */
@@ -313,7 +326,7 @@ static int make(struct setup *s, struct thread *self, struct parcel *arguments)
         stay_end_failed_setup(&stay);
         return count;
     }
-    interpreter_rest(s->state, call_on_error, s->most > INTERPRETER_LARGE);
+    interpreter_rest(s->state, call_on_error, s->is_large);
     s->kilobytes = lua_gc(s->state->main, LUA_GCCOUNT);
     stay_end_setup(&stay);
     return count;
@@ -351,6 +364,8 @@ int setup_raise(struct setup *s)
         lua_pushfstring(host, "gave a result of setup that cannot cross: #%d (%s)",
                         s->refusal.number + 1, s->refusal.why);
         break;
+    case SETUP_HOST_ERROR:
+        return lua_error(host);
     default:
         return call_raise(host, s->state, s->status);
     }

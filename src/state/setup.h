@@ -27,6 +27,7 @@ enum setup_failure {
     SETUP_NO_CALLBACK, /* what came first is of another type */
     SETUP_RESULT,      /* a result cannot cross */
     SETUP_ERROR, /* of the setup function, or memory ran out; the message is as for call_raise */
+    SETUP_HOST_ERROR /* of the host, as it took the results; its error object is on its stack */
 };
 
 /* One making. */
@@ -35,7 +36,7 @@ struct setup {
     const struct recipe *recipe;
     int inherited;       /* the index on the host of what the state inherits, a table; or of nil */
     int kilobytes;       /* what it took */
-    int most;            /* values that were on its stack at a time */
+    bool is_large;       /* it had much on its stack */
     struct state *state; /* what became of it: living, or closed; NULL: none came to be */
     enum setup_failure failure;
     int status;             /* SETUP_ERROR: of the protected call */

@@ -86,19 +86,20 @@ static int raise_class(struct unpacking *u, size_t fillings)
 /* The slots that all of it takes, and those for what is done on top. [-0, +0, v] */
 static void take_slots(struct unpacking *u)
 {
-    enum { ON_TOP = 14 };
-    size_t slots = parcel_slots(u->parcel);
-    if (slots + ON_TOP <= LUA_MINSTACK)
+    enum { LISTS = 2, ON_TOP = 14 };
+    const struct parcel *p = u->parcel;
+    size_t slots = p->kept_keys + 2 * p->depth + (size_t)p->count + LISTS;
+    if (slots + ON_TOP < LUA_MINSTACK)
         return;
-    if (slots < INT_MAX / 2 && lua_checkstack(u->to, (int)slots + LUA_MINSTACK))
+    if (slots < INT_MAX / 2 && lua_checkstack(u->to, (int)slots + ON_TOP))
         return;
     if (slots < LUA_INSIDE_MANY_VALUES)
         raise(u, LUA_ERRMEM);
-    u->refusal->number = u->parcel->count;
+    bool is_deep = 2 * p->depth > (size_t)p->count;
+    u->refusal->number = is_deep ? p->deepest : p->count;
     refusal_begin(u->refusal);
     refusal_add(u->refusal, "%s for the stack of the Lua state that it goes to",
-                u->parcel->depth > (size_t)u->parcel->count ? "nested too deep"
-                                                            : "there are too many values");
+                is_deep ? "nested too deep" : "there are too many values");
     raise(u, LUA_ERRRUN);
 }
 
@@ -314,32 +315,23 @@ static int unpack(lua_State *to)
     return u->parcel->count;
 }
 
-/* An error of Lua's own, whose message is on top of the stack. */
-static void take_message(struct refusal *r, lua_State *to)
-{
-    refusal_begin(r);
-    refusal_add(r, "%s", lua_type(to, -1) == LUA_TSTRING ? lua_tostring(to, -1) : "error");
-}
-
-int parcel_unpack(const struct parcel *p, lua_State *to, struct refusal *r)
+enum crossing parcel_unpack(const struct parcel *p, lua_State *to, int handler, struct refusal *r)
 {
     struct filling few[FEW_FILLINGS];
     struct unpacking u = {
         .parcel = p, .refusal = r, .in = p->memory->values.start, .fillings = few, .to = to};
     if (p->depth + 2 > FEW_FILLINGS &&
         (u.fillings = malloc((p->depth + 2) * sizeof *u.fillings)) == NULL)
-        return LUA_ERRMEM;
+        return CROSSING_NEEDS_MEMORY;
     lua_pushcfunction(to, unpack);
     lua_pushlightuserdata(to, &u);
-    int status = lua_pcall(to, 1, LUA_MULTRET, 0);
+    int status = lua_pcall(to, 1, LUA_MULTRET, handler);
     if (u.fillings != few)
         free(u.fillings);
     if (status == LUA_OK)
-        return LUA_OK;
-    if (u.status != LUA_OK)
-        status = u.status;
-    else if (status != LUA_ERRMEM)
-        take_message(r, to);
+        return CROSSING_DONE;
+    if (u.status == LUA_OK && status != LUA_ERRMEM)
+        return CROSSING_ERROR;
     lua_pop(to, 1);
-    return status;
+    return u.status == LUA_ERRRUN ? CROSSING_REFUSED : CROSSING_NEEDS_MEMORY;
 }

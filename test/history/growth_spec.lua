@@ -137,6 +137,14 @@ describe("a large call", function()
         ["within a call"] = "state:call('nested', 900000)",
         ["in a coroutine of the host"] = "coroutine.wrap(function() "
             .. "state:call('count', table.unpack({}, 1, 900000)) end)()",
+        ["with a table of 900000 integers, there and back"] =
+            "local t = {} for i = 1, 900000 do t[i] = i end "
+            .. "state:call('count', t) t = nil state:call('give', 900000)",
+        ["with 100000 tables in each other, there and back"] =
+            "local t for i = 1, 100000 do t = { t } end "
+            .. "state:call('count', t) t = nil state:call('chain', 100000)",
+        ["of which a table in tables is refused"] = "local t = print for i = 1, 100000 do t = { t } end "
+            .. "assert(not pcall(state.call, state, t))",
         ["of 50 MB in one string"] = "state:call('count', ('x'):rep(50000000))",
     }
     for how, call in pairs(calls) do
@@ -155,6 +163,14 @@ describe("a large call", function()
                         elseif what == "nested" then
                             local own = require("mtstates").state("large")
                             return (own:call("unpack", n)), (own:call("count", table.unpack({}, 1, n)))
+                        elseif what == "give" then
+                            return table.pack(table.unpack({}, 1, n))
+                        elseif what == "chain" then
+                            local t
+                            for _ = 1, n do
+                                t = { t }
+                            end
+                            return t
                         elseif what == "error" then
                             error("fails")
                         end
@@ -172,7 +188,33 @@ describe("a large call", function()
                     most(1, memory() - host, "the host")
                 end
                 most(%d, resident_mb() - resident, "the process")
-            ]], call, how:match("strings") and 20 or 5) -- small ones leave holes in malloc's heap
+            ]], call, (how:match("strings") or how:match("tables")) and 20 or 5) -- holes in malloc's heap
+        end)
+    end
+
+    for where, returned in pairs({ arguments = "nil", results = "chain(depth)", both = "x" }) do
+        it("of a setup, with 100000 tables in tables as " .. where .. ", leaves nothing behind", function()
+            stays_small_in(LARGE_BLOCKS_GO, [[
+                collectgarbage("incremental")
+                function chain(depth)
+                    local t
+                    for _ = 1, depth do
+                        t = { t }
+                    end
+                    return t
+                end
+                local function make(depth)
+                    return (mt.newstate(function(code, f, depth, x)
+                        chain = f
+                        return load(code), %s
+                    end, MEMORY, chain, depth, %q ~= "results" and chain(depth) or nil))
+                end
+                local before, host = make(1):call(), memory()
+                for _ = 1, 3 do
+                    most(1, make(100000):call() - before, "the state")
+                    most(1, memory() - host, "the host")
+                end
+            ]], returned, where)
         end)
     end
 

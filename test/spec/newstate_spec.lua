@@ -143,7 +143,7 @@ describe("newstate", function()
 
     it("refuses a captured upvalue by its name, _ENV excepted", function()
         local captured = 1
-        assert.matches("bad argument #2 to 'newstate' %(setup function uses upvalue 'captured'%)",
+        assert.matches("bad argument #2 to 'newstate' %(setup function uses upvalue 'captured': make it",
             support.error_of(mtstates.newstate, "n", function()
                 return captured
             end))

@@ -204,14 +204,16 @@ describe("a table", function()
         assert.equal(2, rawget(back, 2))
     end)
 
-    it("with holes has the same fields, and the same length where more than half is there", function()
+    it("with a few holes has the same fields, and the same length", function()
         local lengths = mtstates.newstate(function()
             return function(t) return #t, t end
         end)
         for _, t in ipairs({ table.pack(1, nil, 3), table.pack(nil, 2, 3, nil), table.pack(), { n = 0 },
             table.pack(1, nil, nil, nil, nil, 6), table.pack(1, 2, 3, nil, nil, 6), { [3] = 3 },
-            table.pack(nil, nil, nil) }) do
+            table.pack(nil, nil, nil), { nil, nil, 3 }, table.pack(1, nil, nil, nil, 5, 6),
+            { [1000000] = 1 } }) do
             local length, back = lengths:call(t)
+            assert.equal(#t, length)
             for i = 1, 8 do
                 assert.equal(t[i], back[i])
             end
@@ -219,8 +221,11 @@ describe("a table", function()
             assert.is_true(graphs.same(t, back))
             assert.is_true(length == 0 or t[length] ~= nil and t[length + 1] == nil)
         end
-        assert.equal(3, (lengths:call(table.pack(1, nil, 3))))
-        assert.equal(6, (lengths:call(table.pack(1, 2, 3, nil, nil, 6))))
+        local sparse = {} -- Lua finds a border far away in it
+        for i = 0, 40 do
+            sparse[1 << i] = i
+        end
+        assert.is_true(graphs.same(sparse, select(2, lengths:call(sparse))))
     end)
 
     it("takes as much memory as one that grows, or less", function()
@@ -292,8 +297,8 @@ describe("a table", function()
 
     it("deeper than the stack takes is a clear error, and leaves nothing behind", function()
         local deep = graphs.chain(600000)
-        assert.matches("bad argument #1 to 'call' %(.*nested too deep",
-            support.error_of(function() echo:call(deep) end))
+        assert.matches("bad argument #2 to 'call' %(.*nested too deep",
+            support.error_of(function() echo:call({}, deep, {}) end))
         local giver = mtstates.newstate(function(path)
             local g = dofile(path)
             return function(n) return g.chain(n) end
@@ -369,7 +374,7 @@ describe("a class", function()
             ["in field '[2][1][2]': "] = { 1, { { 0, p } } },
             ["in a key: "] = { [p] = 1 },
             ["in field 'x' of a key of field '[1].a': "] = { { a = { [{ x = p }] = 1 } } },
-            ["in field 'a[1][2][3]....x.y.z[2]': "] =
+            ["in field 'a[1][2][3]...x.y.z[2]': "] =
                 { a = { { 0, { 0, 0, { { { x = { y = { z = { 1, p } } } } } } } } } },
         }) do
             local message = support.error_of(function() echo:call({ p = 1 }, value) end)
@@ -492,12 +497,14 @@ describe("what does not cross", function()
         for i = 1000, 1, -1 do
             deep = { ["level" .. i] = deep }
         end
-        assert.matches("in field 'level1.level2.level3.level4....level998.level999.level1000.last': value",
+        assert.matches("in field 'level1.level2.level3.level4...level998.level999.level1000.last': value",
             refusal(deep))
         local long = thread
         for _ = 1, 9 do
             long = { [("\1"):rep(500)] = long }
         end
+        assert.matches("%.%.%.': value of type 'thread' not supported: make the coroutine inside%)$",
+            refusal(long))
         assert.is_true(#refusal(long) < 600)
     end)
 
@@ -550,7 +557,56 @@ describe("what does not cross", function()
     end)
 end)
 
+describe("an error that is not for a value's sake", function()
+    it("is told as what it is: results that no C call is left for", function()
+        local giver = mtstates.newstate(function() return function() return { 1 } end end)
+        local messages = {}
+        local function deep()
+            local ok, message = pcall(giver.call, giver)
+            if not ok then
+                messages[#messages + 1] = message
+            end
+            string.gsub("x", "x", deep)
+        end
+        pcall(deep)
+        assert.is_true(#messages > 0)
+        for _, message in ipairs(messages) do
+            assert.matches("C stack overflow", message)
+            assert.is_nil(message:match("cannot cross"), message)
+        end
+        assert.same({ 1 }, giver:call())
+    end)
+
+    it("is told as what it is: a hook of the state's own", function()
+        local hooked = mtstates.newstate(function()
+            return function(how)
+                if how == "hook" then
+                    debug.sethook(function() error("of the hook") end, "c")
+                end
+            end
+        end)
+        pcall(hooked.call, hooked, "hook")
+        assert.matches("^" .. mtstates.error.invoking_state .. ".*of the hook",
+            support.error_of(hooked.call, hooked, {}, 4, 5))
+    end)
+end)
+
 describe("a handle that crosses", function()
+    it("is another key than one that is another here", function()
+        local state = mtstates.newstate("values: two keys", support.echo)
+        local one = mtstates.newstate("values: gave up", support.echo)
+        local known = mtstates.state(one:id())
+        do
+            local _ <close> = one -- which now owns nothing, too
+        end
+        local back = echo:call({ [one] = "one", [known] = "known", [state] = "owns" })
+        local values = {}
+        for _, value in pairs(back) do
+            values[value] = true
+        end
+        assert.same({ one = true, known = true, owns = true }, values)
+    end)
+
     it("keeps its state for the receiver alone", function()
         local keeper = mtstates.newstate(function()
             local kept
