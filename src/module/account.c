@@ -49,7 +49,8 @@ static void push_weak_table(lua_State *L, const char *mode, int places)
     }
 }
 
-void account_push(lua_State *L, void (*finalize)(struct handle *))
+/* [-0, +1, e] */
+static void push_account(lua_State *L, void (*finalize)(struct handle *))
 {
     static const char key = 0; /* of the registry: the address */
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TUSERDATA)
@@ -72,6 +73,12 @@ void account_push(lua_State *L, void (*finalize)(struct handle *))
     lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
 }
 
+void account_push(lua_State *L, void (*finalize)(struct handle *))
+{
+    push_account(L, finalize);
+    lua_getiuservalue(L, -1, ACCOUNT_KNOWN);
+}
+
 void account_note_stray(lua_State *L, int account)
 {
     if (lua_gc(L, LUA_GCISRUNNING) == 1)
@@ -88,19 +95,15 @@ static lua_Integer place_of(int64_t id)
     return (lua_Integer)((uint64_t)id % KNOWN_PLACES) + 1;
 }
 
-void account_push_known(lua_State *L, int account, int64_t id)
+void account_push_known(lua_State *L, int known, int64_t id)
 {
-    lua_getiuservalue(L, account, ACCOUNT_KNOWN);
-    lua_rawgeti(L, -1, place_of(id));
-    lua_replace(L, -2);
+    lua_rawgeti(L, known, place_of(id));
 }
 
-void account_set_known(lua_State *L, int account, int64_t id)
+void account_set_known(lua_State *L, int known, int64_t id)
 {
-    lua_getiuservalue(L, account, ACCOUNT_KNOWN);
-    lua_pushvalue(L, -2); /* the handle */
-    lua_rawseti(L, -2, place_of(id));
-    lua_pop(L, 1);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, known, place_of(id));
 }
 
 static int64_t larger(int64_t a, int64_t b)

@@ -32,20 +32,22 @@ struct account {
     int64_t collect_at; /* what `held` has to reach for a whole collection */
 };
 
-/* Pushes the account of `L`, made when there is none yet. `finalize` is for strays. [-0, +1, e] */
+/* Pushes the account of `L` and its known handles, made when there are none yet. `finalize` is for
+ * strays. [-0, +2, e] */
 void account_push(lua_State *L, void (*finalize)(struct handle *));
 
-/* In these, `account` is its index. */
-
-/* Notes the handle on top of the stack as a stray, if it is one. [-0, +0, m] */
+/* Notes the handle on top of the stack as a stray, if it is one. `account`: its index.
+ * [-0, +0, m] */
 void account_note_stray(lua_State *L, int account);
 
-/* Pushes the known handle at the place for `id`, or nil. [-0, +1, -] */
-void account_push_known(lua_State *L, int account, int64_t id);
+/* In these, `known` is the index of the known handles. */
+
+/* Pushes the one at the place for `id`, or false. [-0, +1, -] */
+void account_push_known(lua_State *L, int known, int64_t id);
 
 /* The handle on top of the stack is the one to be known for `id`. There is a place for it already.
  * [-0, +0, -] */
-void account_set_known(lua_State *L, int account, int64_t id);
+void account_set_known(lua_State *L, int known, int64_t id);
 
 /* A state of so many kilobytes was made. The host may collect garbage. [-0, +0, -] */
 void account_add_weight(lua_State *L, struct account *a, int kilobytes);

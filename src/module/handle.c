@@ -16,6 +16,7 @@
 
 #define UPVALUE_METATABLE lua_upvalueindex(1)
 #define UPVALUE_ACCOUNT lua_upvalueindex(2)
+#define UPVALUE_KNOWN lua_upvalueindex(3)
 
 /* The handle's user value: the refusal, once it was raised. */
 enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
@@ -71,7 +72,7 @@ struct handle *handle_new(lua_State *L)
 
 bool handle_push_known(lua_State *L, int64_t id)
 {
-    account_push_known(L, UPVALUE_ACCOUNT, id);
+    account_push_known(L, UPVALUE_KNOWN, id);
     const struct handle *h = lua_touserdata(L, -1);
     if (h != NULL && h->state != NULL && h->state->record.id == id && !state_is_closed(h->state))
         return true;
@@ -82,7 +83,7 @@ bool handle_push_known(lua_State *L, int64_t id)
 void handle_make_known(lua_State *L, struct state *s)
 {
     handle_set(lua_touserdata(L, -1), s, false);
-    account_set_known(L, UPVALUE_ACCOUNT, s->record.id);
+    account_set_known(L, UPVALUE_KNOWN, s->record.id);
 }
 
 void handle_weigh(lua_State *L, struct handle *h, int kilobytes)
@@ -128,7 +129,7 @@ static int receive(lua_State *L)
 void parcel_push_handle(lua_State *L, const struct parcel_handle *p)
 {
     handle_push_upvalues(L);
-    lua_pushcclosure(L, receive, 2);
+    lua_pushcclosure(L, receive, HANDLE_UPVALUES);
     lua_pushlightuserdata(L, (void *)p);
     lua_call(L, 1, 1);
 }

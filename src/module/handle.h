@@ -1,8 +1,8 @@
 /*
  * Handles: what Lua code holds of a state.
  *
- * Functions that make handles have two upvalues: the metatable of handles, and the account. A
- * handle is known by its seal; once finalized, by another and its metatable.
+ * Functions that make handles have three upvalues: the metatable of handles, the account, and its
+ * known handles. A handle is known by its seal; once finalized, by another and its metatable.
  */
 #ifndef MTSTATES_HANDLE_H
 #define MTSTATES_HANDLE_H
@@ -21,13 +21,15 @@ struct handle {
     bool owns;               /* has an owner's share of `state` */
 };
 
+enum { HANDLE_UPVALUES = 3 };
+
 /*
- * Pushes the two upvalues, made when the host does not have them yet. Raises an error if another
- * copy of the module serves this Lua state. [-0, +2, e]
+ * Pushes these, made when the host does not have them yet. Raises an error if another copy of the
+ * module serves this Lua state. [-0, +HANDLE_UPVALUES, e]
  */
 void handle_push_upvalues(lua_State *L);
 
-/* In functions with both upvalues: */
+/* In functions with these upvalues: */
 
 /* Pushes a handle that refers to no state yet; an object that the collector drops safely at any
  * time. [-0, +1, e] */

@@ -354,7 +354,7 @@ int luaopen_mtstates(lua_State *L)
     prepare(L);
     luaL_newlibtable(L, functions);
     handle_push_upvalues(L);
-    luaL_setfuncs(L, functions, 2);
+    luaL_setfuncs(L, functions, HANDLE_UPVALUES);
     error_push_names(L);
     lua_setfield(L, -2, "error");
     lua_pushliteral(L, MTSTATES_VERSION);
