@@ -9,6 +9,7 @@
 /* The account's user values: two weak tables. */
 enum { ACCOUNT_STRAYS = 1, ACCOUNT_KNOWN, ACCOUNT_USER_VALUES = ACCOUNT_KNOWN };
 
+/* Of ids; and after them as many of names. */
 enum { KNOWN_PLACES = 64 };
 
 /*
@@ -63,7 +64,7 @@ static void push_account(lua_State *L, void (*finalize)(struct handle *))
     *a = (struct account){.finalize = finalize, .collect_at = WEIGHT_LEAST};
     push_weak_table(L, "k", 0);
     lua_setiuservalue(L, -2, ACCOUNT_STRAYS);
-    push_weak_table(L, "v", KNOWN_PLACES);
+    push_weak_table(L, "v", 2 * KNOWN_PLACES);
     lua_setiuservalue(L, -2, ACCOUNT_KNOWN);
     lua_createtable(L, 0, 1); /* its metatable */
     lua_pushcfunction(L, finalize_strays);
@@ -90,20 +91,21 @@ void account_note_stray(lua_State *L, int account)
     lua_pop(L, 1);
 }
 
-static lua_Integer place_of(int64_t id)
+lua_Integer account_place_of_id(int64_t id)
 {
     return (lua_Integer)((uint64_t)id % KNOWN_PLACES) + 1;
 }
 
-void account_push_known(lua_State *L, int known, int64_t id)
+lua_Integer account_place_of_name(lua_State *L, int index)
 {
-    lua_rawgeti(L, known, place_of(id));
+    uint64_t address = (uintptr_t)lua_topointer(L, index);
+    return (lua_Integer)((address * 0x9E3779B97F4A7C15u) >> 32) % KNOWN_PLACES + KNOWN_PLACES + 1;
 }
 
-void account_set_known(lua_State *L, int known, int64_t id)
+void account_set_known(lua_State *L, int known, lua_Integer place)
 {
     lua_pushvalue(L, -1);
-    lua_rawseti(L, known, place_of(id));
+    lua_rawseti(L, known, place);
 }
 
 static int64_t larger(int64_t a, int64_t b)

@@ -3,7 +3,8 @@
  * userdata in its registry.
  *
  * Known handles. A host that looks up a state again gets the handle that it has. The last ones that
- * look-ups made stand in a weak table, each at a place that follows from its state's id.
+ * look-ups made stand in a weak table, each at a place that follows from its state's id, and when
+ * it was looked up by name, at one that follows from the address of that string.
  *
  * Strays. When a Lua state closes, Lua calls the finalizers of objects that were there before, but
  * not of those that these finalizers make. A handle made in a finalizer would then keep its state
@@ -40,14 +41,21 @@ void account_push(lua_State *L, void (*finalize)(struct handle *));
  * [-0, +0, m] */
 void account_note_stray(lua_State *L, int account);
 
-/* In these, `known` is the index of the known handles. */
+/* In these, `known` is the index of the known handles, and `place` one of those below. */
 
-/* Pushes the one at the place for `id`, or false. [-0, +1, -] */
-void account_push_known(lua_State *L, int known, int64_t id);
+lua_Integer account_place_of_id(int64_t id);
 
-/* The handle on top of the stack is the one to be known for `id`. There is a place for it already.
- * [-0, +0, -] */
-void account_set_known(lua_State *L, int known, int64_t id);
+/* Of the string at an index. Lua has short ones once each; another one is not found there. */
+lua_Integer account_place_of_name(lua_State *L, int index);
+
+/* Pushes the one at the place, or false. [-0, +1, -] */
+static inline void account_push_known(lua_State *L, int known, lua_Integer place)
+{
+    lua_rawgeti(L, known, place);
+}
+
+/* Puts the handle on top of the stack there; takes no memory. [-0, +0, -] */
+void account_set_known(lua_State *L, int known, lua_Integer place);
 
 /* A state of so many kilobytes was made. The host may collect garbage. [-0, +0, -] */
 void account_add_weight(lua_State *L, struct account *a, int kilobytes);

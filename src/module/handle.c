@@ -70,11 +70,32 @@ struct handle *handle_new(lua_State *L)
     return h;
 }
 
+/* The state of the known handle on top of the stack if it is in use, or NULL. [-0, +0, -] */
+static struct state *known_state(lua_State *L)
+{
+    const struct handle *h = lua_touserdata(L, -1);
+    return h != NULL && h->state != NULL && !state_is_closed(h->state) ? h->state : NULL;
+}
+
 bool handle_push_known(lua_State *L, int64_t id)
 {
-    account_push_known(L, UPVALUE_KNOWN, id);
-    const struct handle *h = lua_touserdata(L, -1);
-    if (h != NULL && h->state != NULL && h->state->record.id == id && !state_is_closed(h->state))
+    account_push_known(L, UPVALUE_KNOWN, account_place_of_id(id));
+    const struct state *s = known_state(L);
+    if (s != NULL && s->record.id == id)
+        return true;
+    lua_pop(L, 1);
+    return false;
+}
+
+bool handle_push_known_name(lua_State *L, int index)
+{
+    size_t length;
+    const char *name = lua_tolstring(L, index, &length);
+    account_push_known(L, UPVALUE_KNOWN, account_place_of_name(L, index));
+    const struct state *s = known_state(L);
+    if (s != NULL && s->record.name_length == length && s->record.name != NULL &&
+        memcmp(s->record.name, name, length) == 0 &&
+        !atomic_load_explicit(&s->record.shares_name, memory_order_relaxed))
         return true;
     lua_pop(L, 1);
     return false;
@@ -83,7 +104,12 @@ bool handle_push_known(lua_State *L, int64_t id)
 void handle_make_known(lua_State *L, struct state *s)
 {
     handle_set(lua_touserdata(L, -1), s, false);
-    account_set_known(L, UPVALUE_KNOWN, s->record.id);
+    account_set_known(L, UPVALUE_KNOWN, account_place_of_id(s->record.id));
+}
+
+void handle_set_known_name(lua_State *L, int index)
+{
+    account_set_known(L, UPVALUE_KNOWN, account_place_of_name(L, index));
 }
 
 void handle_weigh(lua_State *L, struct handle *h, int kilobytes)

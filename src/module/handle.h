@@ -46,9 +46,15 @@ static inline void handle_set(struct handle *h, struct state *s, bool owns)
  * has none. [-0, +(0|1), -] */
 bool handle_push_known(lua_State *L, int64_t id);
 
+/* The same for the only living state of the name at `index`, a string. [-0, +(0|1), -] */
+bool handle_push_known_name(lua_State *L, int index);
+
 /* The empty handle on top of the stack becomes the one that this host has of a state, with the
  * caller's reference. [-0, +0, -] */
 void handle_make_known(lua_State *L, struct state *s);
+
+/* The known handle on top of the stack was looked up by the name at `index`. [-0, +0, -] */
+void handle_set_known_name(lua_State *L, int index);
 
 /* Tells the host of the memory of the state that was made for the handle; it may collect garbage.
  * [-0, +0, -] */

@@ -187,7 +187,7 @@ static int state_by_id(lua_State *L)
 
 /* The name tells which id to look for; when there is no handle yet, it is asked again after one is
  * made, which may fail. */
-static int state_by_name(lua_State *L)
+static int state_by_unknown_name(lua_State *L)
 {
     struct record *r;
     size_t length;
@@ -196,17 +196,24 @@ static int state_by_name(lua_State *L)
     if (result == REGISTRY_FOUND) {
         bool known = handle_push_known(L, r->id);
         record_release(r);
-        if (known)
-            return 1;
-        handle_new(L);
-        result = registry_find_name(name, length, &r);
-        if (result == REGISTRY_FOUND) {
-            handle_make_known(L, state_of_record(r));
-            return 1;
+        if (!known) {
+            handle_new(L);
+            result = registry_find_name(name, length, &r);
+            if (result == REGISTRY_FOUND)
+                handle_make_known(L, state_of_record(r));
         }
     }
-    push_name_description(L, name, length);
-    return raise_not_found(L, result);
+    if (result != REGISTRY_FOUND) {
+        push_name_description(L, name, length);
+        return raise_not_found(L, result);
+    }
+    handle_set_known_name(L, 1);
+    return 1;
+}
+
+static int state_by_name(lua_State *L)
+{
+    return handle_push_known_name(L, 1) ? 1 : state_by_unknown_name(L);
 }
 
 static int module_state(lua_State *L)

@@ -182,6 +182,7 @@ void record_init(struct record *r, const char *name, size_t length, const struct
     r->name_length = length;
     r->kind = kind;
     atomic_init(&r->refs, 1);
+    atomic_init(&r->shares_name, false);
     r->present = false;
     r->entry = NULL;
 }
@@ -250,10 +251,19 @@ static struct record_name *name_find(const char *name, size_t length)
     return ck_hs_get(&names.set, CK_HS_HASH(&names.set, hash_name, &key), &key);
 }
 
+static void set_shares_name(struct record *r, bool shares)
+{
+    atomic_store_explicit(&r->shares_name, shares, memory_order_relaxed);
+}
+
+/* After one was linked or unlinked: tells readers, and the first two, how many there are. */
 static void name_publish(struct record_name *n)
 {
-    struct record *only = n->first->name_next == NULL ? n->first : NULL;
-    atomic_store_explicit(&n->only, only, memory_order_release);
+    struct record *second = n->first->name_next;
+    set_shares_name(n->first, second != NULL);
+    if (second != NULL)
+        set_shares_name(second, true);
+    atomic_store_explicit(&n->only, second == NULL ? n->first : NULL, memory_order_release);
 }
 
 static void name_link(struct record_name *n, struct record *r)

@@ -59,7 +59,12 @@ struct record {
 
     _Atomic uint32_t refs;
 
-    /* The rest belongs to the registry's mutex. */
+    /* Another record of its name is in, too. Written under the registry's mutex, read by those who
+     * have a reference; relaxed, since who is to see that the other one came, or went, is told so
+     * by other means. */
+    _Atomic bool shares_name;
+
+    /* The rest belongs to the mutex. */
     bool present;
     struct record_name *entry;                /* for the name, if there is one */
     struct record *name_next, *name_previous; /* others of that name */

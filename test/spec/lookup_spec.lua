@@ -54,6 +54,31 @@ describe("state", function()
         assert.matches("^" .. mtstates.error.unknown_object, support.error_of(mtstates.state, "twice"))
     end)
 
+    it("knows of a name that was looked up before what others do to it", function()
+        local states = { mtstates.newstate("looked up", echo) }
+        for _ = 1, 3 do
+            local known = mtstates.state("looked up")
+            assert.is_true(rawequal(known, mtstates.state("looked up")))
+            assert.equal(states[1], known)
+            for i = 2, 4 do
+                states[i] = mtstates.newstate("looked up", echo)
+                assert.matches(mtstates.error.ambiguous_name, support.error_of(mtstates.state, "looked up"))
+            end
+            for i = 4, 2, -1 do
+                local other = math.random(i)
+                states[other], states[i] = states[i], states[other]
+                assert.matches(mtstates.error.ambiguous_name, support.error_of(mtstates.state, "looked up"))
+                states[i]:close()
+            end
+            states = { states[1] }
+            assert.equal(states[1], mtstates.state("looked up"))
+        end
+        states[1]:close()
+        assert.matches(mtstates.error.unknown_object, support.error_of(mtstates.state, "looked up"))
+        local fresh = mtstates.newstate("looked up", echo)
+        assert.equal(fresh, mtstates.state("looked up"))
+    end)
+
     it("keeps ids apart among many states, makes and closes", function()
         local seen, states = {}, {}
         for i = 1, 300 do
