@@ -98,8 +98,8 @@ lua_Integer account_place_of_id(int64_t id)
 
 lua_Integer account_place_of_name(lua_State *L, int index)
 {
-    uint64_t address = (uintptr_t)lua_topointer(L, index);
-    return (lua_Integer)((address * 0x9E3779B97F4A7C15u) >> 32) % KNOWN_PLACES + KNOWN_PLACES + 1;
+    uint32_t hash = lua_inside_hash(lua_topointer(L, index));
+    return (lua_Integer)(hash % KNOWN_PLACES) + KNOWN_PLACES + 1;
 }
 
 void account_set_known(lua_State *L, int known, lua_Integer place)

@@ -101,9 +101,14 @@ static void end(struct call *c)
     stay_end(&c->stay);
 }
 
-static int raise_refused_argument(struct call *c, const struct refusal *r)
+/* What kept arguments from crossing; an error of the host's has its object on top. */
+static int raise_crossing_argument(struct call *c, enum crossing crossing, const struct refusal *r)
 {
-    return error_argument(c->host, c->first + r->number - 1, c->method, "%s", r->why);
+    if (crossing == CROSSING_ERROR)
+        return lua_error(c->host);
+    if (crossing == CROSSING_REFUSED)
+        return error_argument(c->host, c->first + r->number - 1, c->method, "%s", r->why);
+    return call_raise(c->host, c->stay.state, LUA_ERRMEM);
 }
 
 /* Whatever the arguments were, they give room for the message. */
@@ -119,11 +124,6 @@ static int raise_result(struct call *c, const char *format, ...)
                            lua_tostring(c->host, -1));
 }
 
-static int raise_refused_result(struct call *c, const struct refusal *r)
-{
-    return raise_result(c, "gave a result that cannot cross: #%d (%s)", r->number, r->why);
-}
-
 /* ---- results, which are above `base` on the target ---- */
 
 /* Packs the values from `first` up to the top of `from`. */
@@ -134,7 +134,7 @@ static enum crossing pack(struct call *c, struct parcel *p, lua_State *from, int
     enum crossing crossing = parcel_pack(p, from, first, lua_gettop(from), r);
     if (crossing != CROSSING_DONE)
         parcel_end(p);
-    if (parcel_is_large(p))
+    if (parcel_slots(p) > INTERPRETER_LARGE)
         c->most = INT_MAX;
     return crossing;
 }
@@ -145,7 +145,7 @@ static int raise_crossing_result(struct call *c, enum crossing crossing, const s
     if (crossing == CROSSING_ERROR)
         return lua_error(c->host);
     if (crossing == CROSSING_REFUSED)
-        return raise_refused_result(c, r);
+        return raise_result(c, "gave a result that cannot cross: #%d (%s)", r->number, r->why);
     lua_settop(c->host, c->first - 1);
     return call_raise(c->host, c->stay.state, LUA_ERRMEM);
 }
@@ -281,14 +281,10 @@ static void __attribute__((noinline)) copy_objects(struct call *c)
     }
     if (crossing == CROSSING_DONE)
         return;
-    if (crossing == CROSSING_ERROR) {
-        return_error(c, LUA_ERRRUN);
-        return;
-    }
+    if (crossing == CROSSING_ERROR)
+        return_error(c, LUA_ERRRUN); /* raises it */
     end(c);
-    if (crossing == CROSSING_REFUSED)
-        raise_refused_argument(c, &r);
-    call_raise(c->host, c->stay.state, LUA_ERRMEM);
+    raise_crossing_argument(c, crossing, &r);
 }
 
 /* On top of handler and callback: adds the arguments, and runs it. [-?, +n, e] on the host */
@@ -342,11 +338,7 @@ static void __attribute__((noinline)) copy_arguments_within(struct call *c)
     if (crossing == CROSSING_DONE)
         return;
     stay_end(&c->stay);
-    if (crossing == CROSSING_ERROR)
-        lua_error(c->host);
-    if (crossing == CROSSING_REFUSED)
-        raise_refused_argument(c, &r);
-    call_raise(c->host, c->stay.state, LUA_ERRMEM);
+    raise_crossing_argument(c, crossing, &r);
 }
 
 /* [-n, +n, e] */

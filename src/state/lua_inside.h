@@ -13,6 +13,7 @@
 #include <lua.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* ---- tried by lua_inside_check ---- */
 
@@ -52,6 +53,19 @@ enum lua_inside lua_inside_check(void);
 /* A string of n bytes takes at most n and so many more; pushing it allocates nothing else, but for
  * a larger table of short strings, which Lua does without when there is no memory. */
 #define LUA_INSIDE_STRING_OVERHEAD ((size_t)64)
+
+/*
+ * Strings up to so many bytes (LUAI_MAXSHORTLEN) Lua has once each, so that the address tells one
+ * from all others. Of longer ones there may be several that are equal.
+ */
+#define LUA_INSIDE_INTERNED_MAX ((size_t)40)
+
+/* A hash of an address, as lua_topointer gives it: those of neighbours differ in few bits, which
+ * the product spreads over its upper half. */
+static inline uint32_t lua_inside_hash(const void *address)
+{
+    return (uint32_t)(((uint64_t)(uintptr_t)address * 0x9E3779B97F4A7C15u) >> 32);
+}
 
 /* Why lua_checkstack failed, which it does not tell: so many values are taken for too many for the
  * stack's limit of a million (LUAI_MAXSTACK), fewer for too many for the memory that is left. */

@@ -89,17 +89,11 @@ static uint32_t *places(const struct packing *p)
     return (uint32_t *)(void *)p->memory->places.start;
 }
 
-/* Addresses of neighbours differ in few bits; the product spreads these over its upper half. */
-static uint32_t hash(const void *pointer)
-{
-    return (uint32_t)(((uint64_t)(uintptr_t)pointer * 0x9E3779B97F4A7C15u) >> 32);
-}
-
 /* The place of the object, or the free one where it would be. */
 static uint32_t find_place(const struct packing *p, const void *pointer)
 {
     uint32_t mask = (uint32_t)(p->memory->places.size / sizeof(uint32_t)) - 1;
-    uint32_t place = hash(pointer) & mask;
+    uint32_t place = lua_inside_hash(pointer) & mask;
     for (;; place = (place + 1) & mask) {
         uint32_t i = places(p)[place];
         if (i >= object_count(p) || objects(p)[i].place != place ||
@@ -283,11 +277,10 @@ static enum put put_handle(struct packing *p)
 static enum put __attribute__((noinline))
 put_new_key(struct packing *p, int index, const void *pointer, unsigned char *place)
 {
-    enum { INTERNED_MAX = 40 }; /* of longer ones there may be several that are equal */
     struct parcel_memory *m = p->memory;
     size_t length;
     const char *bytes = lua_tolstring(p->from, index, &length);
-    if (length > INTERNED_MAX || p->parcel->keys == KEYS_MAX)
+    if (length > LUA_INSIDE_INTERNED_MAX || p->parcel->keys == KEYS_MAX)
         return put_string(&m->values, bytes, length) ? PUT_WHOLE : PUT_NO_MEMORY;
     char *to = room_take(&m->values, 3 + length);
     if (to == NULL)
@@ -301,12 +294,12 @@ put_new_key(struct packing *p, int index, const void *pointer, unsigned char *pl
     return PUT_WHOLE;
 }
 
-/* A string that is a key. Lua has interned ones once each: their pointers tell them apart. */
+/* A string that is a key; interned ones are told by their addresses. */
 static inline enum put put_key_string(struct packing *p, int index)
 {
     struct parcel_memory *m = p->memory;
     const void *pointer = lua_topointer(p->from, index);
-    unsigned char *place = &m->key_places[hash(pointer) % KEY_PLACES];
+    unsigned char *place = &m->key_places[lua_inside_hash(pointer) % KEY_PLACES];
     const struct key *key = &m->keys[*place];
     if (*place >= p->parcel->keys || key->pointer != pointer)
         return put_new_key(p, index, pointer, place);

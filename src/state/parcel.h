@@ -118,11 +118,10 @@ enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last
  */
 enum crossing parcel_unpack(const struct parcel *p, lua_State *to, int handler, struct refusal *r);
 
-/* Whether packing or unpacking takes as much of a stack as is worth to be given back. */
-static inline bool parcel_is_large(const struct parcel *p)
+/* So many slots of a stack, or a few times as many, packing or unpacking takes. */
+static inline size_t parcel_slots(const struct parcel *p)
 {
-    enum { LARGE = 250 };
-    return p->kept_keys + p->depth + (size_t)p->count > LARGE;
+    return p->kept_keys + p->depth + (size_t)p->count;
 }
 
 /* Gives up what is in it. It may close states. The second time it does nothing. */

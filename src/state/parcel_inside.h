@@ -228,6 +228,13 @@ static inline void get_bytes(const char **in, void *bytes, size_t size)
     *in += size;
 }
 
+/* Pushes a string of that length. [-0, +1, m] */
+static inline void get_string(const char **in, size_t length, lua_State *to)
+{
+    lua_pushlstring(to, *in, length);
+    *in += length;
+}
+
 /* Pushes the plain value of which the tag has just been read. False: it is none. [-0, +(0|1), m] */
 static inline bool get_plain(const char **in, enum tag tag, lua_State *to)
 {
@@ -262,13 +269,11 @@ static inline bool get_plain(const char **in, enum tag tag, lua_State *to)
         return true;
     case TAG_SHORT:
         length = (unsigned char)*(*in)++;
-        lua_pushlstring(to, *in, length);
-        *in += length;
+        get_string(in, length, to);
         return true;
     case TAG_STRING:
         get_bytes(in, &length, sizeof length);
-        lua_pushlstring(to, *in, length);
-        *in += length;
+        get_string(in, length, to);
         return true;
     default:
         return false;

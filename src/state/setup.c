@@ -7,7 +7,6 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- on the host's side, before ---- */
@@ -118,6 +117,18 @@ void setup_prepare(struct setup *s, lua_State *host, const struct recipe *recipe
     s->inherited = lua_gettop(host);
 }
 
+/* Notes what kept values from crossing: `refused`, if one was. False: something did. */
+static bool note_crossing(struct setup *s, enum crossing crossing, enum setup_failure refused)
+{
+    if (crossing == CROSSING_REFUSED)
+        s->failure = refused;
+    else if (crossing == CROSSING_ERROR)
+        s->failure = SETUP_HOST_ERROR;
+    else if (crossing == CROSSING_NEEDS_MEMORY)
+        s->failure = SETUP_NO_MEMORY;
+    return crossing == CROSSING_DONE;
+}
+
 /* Packs what the state inherits, setup, and its arguments. */
 static bool pack_arguments(struct setup *s, struct parcel *p)
 {
@@ -125,9 +136,7 @@ static bool pack_arguments(struct setup *s, struct parcel *p)
     enum crossing crossing = parcel_pack(p, s->host, s->inherited, s->inherited, &s->refusal);
     if (crossing == CROSSING_DONE)
         crossing = parcel_pack(p, s->host, r->setup, r->last, &s->refusal);
-    if (crossing != CROSSING_DONE)
-        s->failure = crossing == CROSSING_REFUSED ? SETUP_ARGUMENT : SETUP_NO_MEMORY;
-    return crossing == CROSSING_DONE;
+    return note_crossing(s, crossing, SETUP_ARGUMENT);
 }
 
 /* ---- inside the new state ---- */
@@ -213,19 +222,11 @@ static bool take_arguments(lua_State *target, struct inside *in)
     struct setup *s = in->setup;
     enum crossing crossing = parcel_unpack(in->arguments, target, 0, &s->refusal);
     parcel_end(in->arguments);
-    switch (crossing) {
-    case CROSSING_DONE:
-        return true;
-    case CROSSING_ERROR:
+    if (crossing == CROSSING_ERROR)
         return lua_error(target);
-    case CROSSING_REFUSED:
-        s->failure = SETUP_ARGUMENT;
+    if (crossing == CROSSING_REFUSED)
         refusal_add(&s->refusal, "; arguments of setup arrive before it runs");
-        return false;
-    default:
-        s->failure = SETUP_NO_MEMORY;
-        return false;
-    }
+    return note_crossing(s, crossing, SETUP_ARGUMENT);
 }
 
 /* Replaces setup's code by its function. False: by a syntax error's message. [-0, +0, m] */
@@ -249,7 +250,7 @@ static int run_setup(lua_State *target)
     struct setup *s = in->setup;
     interpreter_open_libraries(target, s->recipe->libs);
     interpreter_start_collector(target);
-    s->is_large = parcel_is_large(in->arguments);
+    s->is_large = parcel_slots(in->arguments) > INTERPRETER_LARGE;
     if (!take_arguments(target, in))
         return 0;
     take_inherited(target, INHERITED);
@@ -290,23 +291,13 @@ static int bring_results(struct setup *s, int count)
     parcel_begin(&p);
     enum crossing crossing = parcel_pack(&p, s->state->main, STATE_SLOT_HANDLER + 1,
                                          STATE_SLOT_HANDLER + count, &s->refusal);
-    s->is_large = s->is_large || parcel_is_large(&p);
+    s->is_large = s->is_large || parcel_slots(&p) > INTERPRETER_LARGE;
     if (crossing == CROSSING_DONE)
         crossing = parcel_unpack(&p, s->host, 0, &s->refusal);
     parcel_end(&p);
-    switch (crossing) {
-    case CROSSING_DONE:
+    if (note_crossing(s, crossing, SETUP_RESULT))
         return count;
-    case CROSSING_ERROR:
-        s->failure = SETUP_HOST_ERROR;
-        return 1;
-    case CROSSING_REFUSED:
-        s->failure = SETUP_RESULT;
-        return 0;
-    default:
-        s->failure = SETUP_NO_MEMORY;
-        return 0;
-    }
+    return s->failure == SETUP_HOST_ERROR ? 1 : 0;
 }
 
 /* The state, with setup's results on the host's stack, and how many; or what failed. */

@@ -146,8 +146,8 @@ static void push_key(struct unpacking *u)
 {
     int number = (unsigned char)u->in[0];
     size_t length = (unsigned char)u->in[1];
-    lua_pushlstring(u->to, u->in + 2, length);
-    u->in += 2 + length;
+    u->in += 2;
+    get_string(&u->in, length, u->to);
     if (number != 0)
         lua_copy(u->to, -1, SLOT_KEYS + number);
 }

@@ -308,6 +308,14 @@ static const char prepare[] =
     "  if not message:find(text, 1, true) then error(message, 0) end\n"
     "end\n";
 
+static const char calls_itself[] = "s = mt.newstate('made', false, function()\n"
+                                   "  local mt = require('mtstates')\n"
+                                   "  return function(n, ...)\n"
+                                   "    if n == 0 then return ... end\n"
+                                   "    return mt.state('made'):call(n - 1, ...)\n"
+                                   "  end\n"
+                                   "end)";
+
 /* The registry alone, from no records to many and back: both sets grow, and are rebuilt. */
 static int fill_registry(lua_State *L);
 
@@ -418,13 +426,7 @@ static const struct scenario scenarios[] = {
              "end, { long, { x = long } })\n"
              "assert(t[2].x == long and s:call({ long }).u[1] == long)"},
     {.name = "a state that calls itself with tables",
-     .before = "s = mt.newstate('made', false, function()\n"
-               "  local mt = require('mtstates')\n"
-               "  return function(n, t)\n"
-               "    if n == 0 then return t end\n"
-               "    return mt.state('made'):call(n - 1, t)\n"
-               "  end\n"
-               "end)",
+     .before = calls_itself,
      .code = "assert(s:call(2, { { long } })[1][1] == long)\n"
              "expect('C function', pcall(s.call, s, 1, { print }))"},
     {.name = "error with traceback",
@@ -512,13 +514,7 @@ static const struct scenario scenarios[] = {
              "expect('bad argument', pcall(a.call, a, 2, { print }))\n"
              "expect('perform arithmetic', pcall(b.call, b, 'x'))"},
     {.name = "a state that calls itself",
-     .before = "s = mt.newstate('made', false, function()\n"
-               "  local mt = require('mtstates')\n"
-               "  return function(n, ...)\n"
-               "    if n == 0 then return ... end\n"
-               "    return mt.state('made'):call(n - 1, ...)\n"
-               "  end\n"
-               "end)",
+     .before = calls_itself,
      .code = "assert(s:call(3, long) == long)\n"
              "expect('perform arithmetic', pcall(s.call, s, 'x'))"},
     {.name = "a burst of memory",
