@@ -15,6 +15,7 @@ endfunction()
 # Tests load the module as built.
 set(MTSTATES_TEST_ENVIRONMENT
     "LUA_CPATH=${CMAKE_BINARY_DIR}/?.so\\;\\;"
+    "MTSTATES_TEST_IMAGE=${MTSTATES_IMAGE}"
     "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1"
     "UBSAN_OPTIONS=print_stacktrace=1"
     "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/test/tsan.supp:allocator_may_return_null=1:atexit_sleep_ms=100")

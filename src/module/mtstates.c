@@ -8,6 +8,7 @@
 #include "state/class.h"
 #include "state/error.h"
 #include "state/fork.h"
+#include "state/image.h"
 #include "state/interpreter.h"
 #include "state/lua_inside.h"
 #include "state/setup.h"
@@ -342,7 +343,8 @@ static void prepare(lua_State *L)
     if (inside == LUA_INSIDE_OTHER)
         luaL_error(L, "mtstates does not know this build of Lua: see src/state/lua_inside.h");
     pin_library();
-    if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch())
+    if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch() ||
+        !interpreter_prepare())
         error_raise(L, ERROR_OUT_OF_MEMORY, "no memory to load mtstates");
     atomic_store_explicit(&prepared, true, memory_order_release);
 }
@@ -368,8 +370,8 @@ int luaopen_mtstates(lua_State *L)
     lua_setfield(L, -2, "_VERSION");
     lua_pushfstring(L,
                     "mtstates " MTSTATES_VERSION " (" LUA_RELEASE
-                    ", %s, allocator arena, probes " INFO_PROBES ")",
-                    registry_info());
+                    ", %s, allocator arena, states from %s, probes " INFO_PROBES ")",
+                    registry_info(), image_info());
     lua_setfield(L, -2, "_INFO");
     return 1;
 }

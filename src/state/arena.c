@@ -16,6 +16,9 @@
 #define SEGMENT_MIN ((size_t)512)
 #define SEGMENT_MAX ((size_t)256 * 1024)
 
+/* What the segment of a copy has beyond the image: most setups need that much. */
+#define IMAGE_SPARE ((size_t)1792)
+
 /* From this size on a segment is mapped, so that the system gets it back when it is freed. */
 #define SEGMENT_MAPPED ((size_t)64 * 1024)
 
@@ -35,6 +38,7 @@ struct arena_segment {
     size_t free; /* a sweep's count */
 };
 
+_Static_assert(sizeof(struct arena_segment) == ARENA_SEGMENT_HEADER, "models begin with one");
 _Static_assert(sizeof(struct arena_large) % ARENA_GRAIN == 0, "what follows it has to be aligned");
 
 static size_t class_size(unsigned class)
@@ -45,6 +49,12 @@ static size_t class_size(unsigned class)
 static unsigned class_of(size_t size)
 {
     return (unsigned)((size - 1) / ARENA_GRAIN);
+}
+
+/* The bytes that a block of a segment takes. */
+static size_t grains(size_t size)
+{
+    return (size + ARENA_GRAIN - 1) / ARENA_GRAIN * ARENA_GRAIN;
 }
 
 /* ---- segments ---- */
@@ -77,14 +87,22 @@ static void block_push(struct arena *a, void *block, unsigned class)
     a->free[class] = b;
 }
 
-/* Puts what the newest segment has left into the free lists. */
-static void remainder_push(struct arena *a)
+/* Puts room in a segment into the free lists. */
+static void room_push(struct arena *a, char *room, size_t size)
 {
-    while (a->next < a->end) {
-        size_t size = smaller((size_t)(a->end - a->next), ARENA_SMALL_MAX);
-        block_push(a, a->next, class_of(size));
-        a->next += size;
+    for (size_t piece; size > 0; room += piece, size -= piece) {
+        piece = smaller(size, ARENA_SMALL_MAX);
+        block_push(a, room, class_of(piece));
     }
+}
+
+/* It becomes the newest. */
+static void segment_link(struct arena *a, struct arena_segment *s)
+{
+    s->next = a->segments;
+    a->segments = s;
+    a->small_total += s->size;
+    arena_add_room(a, s + 1, s->size - sizeof *s);
 }
 
 static bool segment_add(struct arena *a)
@@ -95,13 +113,8 @@ static bool segment_add(struct arena *a)
     struct arena_segment *s = segment_new(size);
     if (s == NULL)
         return false;
-    remainder_push(a);
-    s->next = a->segments;
     s->size = size;
-    a->segments = s;
-    a->next = (char *)(s + 1);
-    a->end = (char *)s + size;
-    a->small_total += size;
+    segment_link(a, s);
     return true;
 }
 
@@ -219,10 +232,21 @@ static inline void *small_take(struct arena *a, unsigned class)
     return cut;
 }
 
+/* A free block of the largest class becomes room for smaller ones. */
+static bool room_find(struct arena *a)
+{
+    struct arena_block *b = a->free[ARENA_CLASSES - 1];
+    if (b == NULL)
+        return false;
+    a->free[ARENA_CLASSES - 1] = b->next;
+    arena_add_room(a, b, ARENA_SMALL_MAX);
+    return true;
+}
+
 static void *small_allocate(struct arena *a, unsigned class)
 {
     void *block = small_take(a, class);
-    return block == NULL && segment_add(a) ? small_take(a, class) : block;
+    return block == NULL && (room_find(a) || segment_add(a)) ? small_take(a, class) : block;
 }
 
 static inline void small_push(struct arena *a, void *block, unsigned class)
@@ -282,6 +306,12 @@ static SELDOM void large_free(struct arena *a, void *block, size_t size)
 
 /* ---- blocks ---- */
 
+/* What was cut from the image is no large block, whatever its size. */
+static inline bool is_large(const struct arena *a, const void *block, size_t size)
+{
+    return size > ARENA_SMALL_MAX && (uintptr_t)block - (uintptr_t)a->image >= a->image_size;
+}
+
 static void *block_allocate(struct arena *a, size_t size)
 {
     return size <= ARENA_SMALL_MAX ? small_allocate(a, class_of(size)) : large_allocate(a, size);
@@ -291,8 +321,10 @@ static inline void block_free(struct arena *a, void *block, size_t size)
 {
     if (size <= ARENA_SMALL_MAX)
         small_push(a, block, class_of(size));
-    else
+    else if (is_large(a, block, size))
         large_free(a, block, size);
+    else
+        room_push(a, block, grains(size));
 }
 
 /* `used` is right before a block is freed, which may look at it. */
@@ -309,11 +341,11 @@ static void *block_move(struct arena *a, void *block, size_t old_size, size_t ne
 
 static void *block_resize(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
-    bool was_large = old_size > ARENA_SMALL_MAX, is_large = new_size > ARENA_SMALL_MAX;
-    bool stays = was_large ? is_large : !is_large && class_of(old_size) == class_of(new_size);
+    bool was_large = is_large(a, block, old_size), gets_large = new_size > ARENA_SMALL_MAX;
+    bool stays = was_large ? gets_large : grains(old_size) == grains(new_size);
     if (!stays)
         return block_move(a, block, old_size, new_size);
-    if (is_large)
+    if (was_large)
         block = large_resize(a, block, old_size, new_size);
     if (block != NULL)
         a->used += new_size - old_size;
@@ -370,6 +402,49 @@ void arena_init(struct arena *a)
     memset(a, 0, sizeof *a);
     a->large.next = a->large.previous = &a->large;
     a->until_sweep = (ptrdiff_t)SWEEP_MIN;
+}
+
+/* ---- images ---- */
+
+void arena_init_model(struct arena *a, void *segment, size_t size)
+{
+    arena_init(a);
+    a->segments = segment;
+    a->segments->size = size;
+    a->image = segment;
+    a->image_size = size;
+}
+
+bool arena_has_room(const struct arena *a, size_t size)
+{
+    return a->free[class_of(size)] != NULL || a->free[ARENA_CLASSES - 1] != NULL ||
+           (size_t)(a->end - a->next) >= grains(size);
+}
+
+void arena_add_room(struct arena *a, void *room, size_t size)
+{
+    room_push(a, a->next, (size_t)(a->end - a->next));
+    a->next = room;
+    a->end = a->next + size;
+}
+
+void *arena_copy(struct arena *a, const struct arena *model, const void *content, size_t size)
+{
+    struct arena_segment *s = segment_new(size + IMAGE_SPARE);
+    if (s == NULL)
+        return NULL;
+    memcpy(s, content, size);
+    arena_init(a);
+    s->size = size + IMAGE_SPARE;
+    segment_link(a, s);
+    a->next = (char *)s + size;
+    a->used = model->used;
+    a->image = (char *)s;
+    a->image_size = size;
+    for (unsigned class = 0; class < ARENA_CLASSES; class ++)
+        if (model->free[class] != NULL)
+            a->free[class] = (void *)((char *)s + ((char *)model->free[class] - model->image));
+    return s;
 }
 
 void arena_clear(struct arena *a)

@@ -2,6 +2,7 @@
 
 #include "coroutine.h"
 #include "error.h"
+#include "image.h"
 #include "lua_inside.h"
 
 #include <lualib.h>
@@ -65,24 +66,6 @@ static int begin(lua_State *target)
     return 0;
 }
 
-bool interpreter_new(struct state *s)
-{
-    arena_init(&s->arena);
-    s->main = lua_newstate(arena_resize, &s->arena);
-    if (s->main != NULL) {
-        warning_attach(&s->warning, s->main);
-        interrupt_attach(&s->interrupt, s->main);
-        lua_gc(s->main, LUA_GCSTOP);
-        lua_pushcfunction(s->main, begin);
-        lua_pushlightuserdata(s->main, s);
-        if (lua_pcall(s->main, 1, 0, 0) == LUA_OK)
-            return true;
-        lua_close(s->main);
-    }
-    arena_clear(&s->arena);
-    return false;
-}
-
 /* ---- libraries ---- */
 
 /*
@@ -112,15 +95,20 @@ static int os_open(lua_State *target)
     return 1;
 }
 
-/* No id comes twice, so no sequence does. */
-static int math_open(lua_State *target)
+/* Of the library on top of the stack. No id comes twice, so no sequence does. [-0, +0, m] */
+static void seed_math(lua_State *target)
 {
     int64_t id = interpreter_state(target)->record.id;
-    luaopen_math(target);
     lua_getfield(target, -1, "randomseed");
     lua_pushinteger(target, (lua_Integer)registry_secret(id));
     lua_pushinteger(target, id);
     lua_call(target, 2, 0);
+}
+
+static int math_open(lua_State *target)
+{
+    luaopen_math(target);
+    seed_math(target);
     return 1;
 }
 
@@ -152,7 +140,7 @@ static void make_library_tables(lua_State *target, bool libs)
     lua_setfield(target, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 }
 
-void interpreter_open_libraries(lua_State *target, bool libs)
+static void open_libraries(lua_State *target, bool libs)
 {
     static const luaL_Reg always[] = {
         {LUA_GNAME, base_open}, {LUA_LOADLIBNAME, luaopen_package}, {NULL, NULL}};
@@ -184,9 +172,60 @@ void interpreter_open_libraries(lua_State *target, bool libs)
     }
 }
 
-/* Of what the libraries made little is garbage. In test builds the collector never pauses. */
-void interpreter_start_collector(lua_State *target)
+/* (the state, libs) */
+static int open_all(lua_State *target)
 {
+    bool libs = lua_toboolean(target, 2);
+    lua_settop(target, 1);
+    begin(target);
+    open_libraries(target, libs);
+    return 0;
+}
+
+/* An image_open. The collector sleeps: of what the libraries make little is garbage. */
+static lua_State *open_interpreter(lua_Alloc allocate, void *ud, struct state *s, bool libs)
+{
+    lua_State *target = lua_newstate(allocate, ud);
+    if (target == NULL)
+        return NULL;
+    warning_attach(&s->warning, target);
+    lua_gc(target, LUA_GCSTOP);
+    lua_pushcfunction(target, open_all);
+    lua_pushlightuserdata(target, s);
+    lua_pushboolean(target, libs);
+    if (lua_pcall(target, 2, 0, 0) == LUA_OK)
+        return target;
+    lua_close(target);
+    return NULL;
+}
+
+bool interpreter_prepare(void)
+{
+    return image_prepare(open_interpreter);
+}
+
+bool interpreter_new(struct state *s, bool libs)
+{
+    s->main = image_copy(s, libs);
+    if (s->main == NULL) {
+        arena_init(&s->arena);
+        s->main = open_interpreter(arena_resize, &s->arena, s, libs);
+    }
+    if (s->main == NULL) {
+        arena_clear(&s->arena);
+        return false;
+    }
+    warning_attach(&s->warning, s->main);
+    interrupt_attach(&s->interrupt, s->main);
+    return true;
+}
+
+/* In test builds the collector never pauses. */
+void interpreter_start(lua_State *target)
+{
+    if (lua_getglobal(target, LUA_MATHLIBNAME) == LUA_TTABLE)
+        seed_math(target); /* again: a copy has the seed of its image */
+    lua_pop(target, 1);
     lua_gc(target, LUA_GCRESTART);
 #if MTSTATES_GC_STRESS
     lua_gc(target, LUA_GCSETPAUSE, 0);

@@ -19,17 +19,17 @@
 /* The bottom of an idle state's main coroutine, and all that is there. */
 enum { STATE_SLOT_HANDLER = 1, STATE_SLOT_CALLBACK, STATE_SLOTS = STATE_SLOT_CALLBACK };
 
-/* Makes the interpreter of a new state, empty. False: out of memory. */
-bool interpreter_new(struct state *s);
+/* Once, before there are any states. False: out of memory. */
+bool interpreter_prepare(void);
 
 /*
- * In the new interpreter: opens all standard libraries, or base and package with the others in
- * package.preload. The collector sleeps before, and has to be started after. [-0, +0, m]
+ * Makes the interpreter of a new state: all standard libraries are open, or base and package, with
+ * the others in package.preload. Its collector sleeps. False: out of memory.
  */
-void interpreter_open_libraries(lua_State *target, bool libs);
+bool interpreter_new(struct state *s, bool libs);
 
-/* Lets the collector work from now on. [-0, +0, m] */
-void interpreter_start_collector(lua_State *target);
+/* Gives the new interpreter random numbers of its own, and lets its collector work. [-0, +0, m] */
+void interpreter_start(lua_State *target);
 
 /* Makes the function on top of the stack the callback. [-1, +0, m] */
 void interpreter_set_callback(lua_State *target);

@@ -1,6 +1,7 @@
 #include "lua_inside.h"
 
 #include <pthread.h>
+#include <string.h>
 
 /* What the trial saw. */
 struct trial {
@@ -78,4 +79,11 @@ enum lua_inside lua_inside_check(void)
     enum lua_inside found = result;
     pthread_mutex_unlock(&mutex);
     return found;
+}
+
+bool lua_inside_is_tested(void)
+{
+    const char *release = strstr(lua_ident, LUA_RELEASE);
+    return LUA_VERSION_RELEASE_NUM >= 50404 && LUA_VERSION_RELEASE_NUM <= 50408 &&
+           release != NULL && release[strlen(LUA_RELEASE)] == ' ';
 }

@@ -42,6 +42,10 @@ enum lua_inside { LUA_INSIDE_AS_ASSUMED, LUA_INSIDE_OTHER, LUA_INSIDE_NO_MEMORY 
 /* Whether this Lua is as assumed. Makes an interpreter; the result is kept. Any thread. */
 enum lua_inside lua_inside_check(void);
 
+/* Whether the Lua that runs is the release that this was compiled for, and one of those that states
+ * from images (image.c) were tested with. Another one is not refused. */
+bool lua_inside_is_tested(void);
+
 /* ---- read only ---- */
 
 /*

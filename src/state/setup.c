@@ -248,8 +248,7 @@ static int run_setup(lua_State *target)
 {
     struct inside *in = lua_touserdata(target, INSIDE);
     struct setup *s = in->setup;
-    interpreter_open_libraries(target, s->recipe->libs);
-    interpreter_start_collector(target);
+    interpreter_start(target);
     s->is_large = parcel_slots(in->arguments) > INTERPRETER_LARGE;
     if (!take_arguments(target, in))
         return 0;
@@ -304,7 +303,7 @@ static int bring_results(struct setup *s, int count)
 static int make(struct setup *s, struct thread *self, struct parcel *arguments)
 {
     struct stay stay;
-    s->state = state_new(self, s->recipe->name, s->recipe->name_length);
+    s->state = state_new(self, s->recipe->name, s->recipe->name_length, s->recipe->libs);
     if (s->state == NULL) {
         s->failure = SETUP_NO_MEMORY;
         return 0;

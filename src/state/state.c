@@ -21,7 +21,7 @@ static bool is_closed(struct record *r)
 
 static const struct record_kind kind = {destroy, is_closed};
 
-struct state *state_new(struct thread *self, const char *name, size_t name_length)
+struct state *state_new(struct thread *self, const char *name, size_t name_length, bool libs)
 {
     struct state *s = malloc(sizeof *s + name_length);
     if (s == NULL)
@@ -40,7 +40,7 @@ struct state *state_new(struct thread *self, const char *name, size_t name_lengt
     s->allows_hooks = 1;
     s->queued_to_close = false;
     s->finalized = NULL;
-    if (!interpreter_new(s)) {
+    if (!interpreter_new(s, libs)) {
         destroy(&s->record); /* nobody has seen it */
         return NULL;
     }

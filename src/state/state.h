@@ -47,10 +47,10 @@ static inline struct state *state_of_record(struct record *r)
 }
 
 /*
- * A state with an empty interpreter, busy by the calling thread, that the registry does not know
- * yet, with one reference and one owner, both the caller's. NULL: out of memory.
+ * A state with a new interpreter, busy by the calling thread, that the registry does not know yet,
+ * with one reference and one owner, both the caller's. NULL: out of memory.
  */
-struct state *state_new(struct thread *self, const char *name, size_t name_length);
+struct state *state_new(struct thread *self, const char *name, size_t name_length, bool libs);
 
 static inline bool state_is_closed(struct state *s)
 {

@@ -57,13 +57,12 @@ enum { OWN_HOOKS = sizeof own_hooks / sizeof *own_hooks };
 static void *catch_and_loop(void *argument)
 {
     const struct own_hook *own = argument;
-    struct state *s = state_new(thread_self(), NULL, 0);
+    struct state *s = state_new(thread_self(), NULL, 0, true);
     struct stay stay;
     CHECK(s != NULL);
     stay_begin_setup(&stay, s, thread_self());
     lua_State *L = s->main;
-    interpreter_open_libraries(L, true);
-    interpreter_start_collector(L);
+    interpreter_start(L);
     lua_register(L, "count", count);
     lua_register(L, "breathe", breathe);
     CHECK(luaL_loadstring(L, code) == LUA_OK);

@@ -14,6 +14,7 @@
  * The linker's --wrap sends all of these here.
  */
 #include "open_lua.h"
+#include "state/image.h"
 #include "state/interpreter.h"
 
 #include <errno.h>
@@ -64,6 +65,8 @@ int __real_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t 
 void *__real_arena_resize(void *ud, void *block, size_t old_size, size_t new_size);
 bool __real_arena_reserve_slowly(struct arena *a, size_t size);
 void __real_arena_clear(struct arena *a);
+bool __real_image_prepare(image_open *open);
+lua_State *__real_image_copy(struct state *s, bool libs);
 
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
@@ -77,6 +80,8 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t 
 void *__wrap_arena_resize(void *ud, void *block, size_t old_size, size_t new_size);
 bool __wrap_arena_reserve_slowly(struct arena *a, size_t size);
 void __wrap_arena_clear(struct arena *a);
+bool __wrap_image_prepare(image_open *open);
+lua_State *__wrap_image_copy(struct state *s, bool libs);
 
 void *__wrap_malloc(size_t size)
 {
@@ -236,6 +241,21 @@ bool __wrap_arena_reserve_slowly(struct arena *a, size_t size)
     reserved.arena = a;
     reserved.size = size;
     return true;
+}
+
+/* An image is made in an arena, and a state that has none is opened block by block. */
+bool __wrap_image_prepare(image_open *open)
+{
+    bool left_out = arena_left_out;
+    arena_left_out = false;
+    bool enough = __real_image_prepare(open);
+    arena_left_out = left_out;
+    return enough;
+}
+
+lua_State *__wrap_image_copy(struct state *s, bool libs)
+{
+    return arena_left_out ? NULL : __real_image_copy(s, libs);
 }
 
 /* ---- a second thread inside the state `echo` ---- */
@@ -716,12 +736,16 @@ static int run_scenario(lua_State *L, const struct scenario *s)
     return status;
 }
 
+/* A block of each hash set of the registry's; this thread's entry, and its memory for parcels; and
+ * the images. */
+static long kept(void)
+{
+    return strcmp(image_info(), "image") == 0 ? 6 : 4;
+}
+
 /* True: the scenario came so far that an allocation failed. */
 static bool run(void)
 {
-    /* A block of each hash set of the registry's; this thread's entry, and its memory for parcels.
-     */
-    enum { KEPT = 4 };
     const struct scenario *s = current.scenario;
     arena_left_out = current.memory != MODULE;
     reserved.size = 0;
@@ -746,7 +770,7 @@ static bool run(void)
     if (!s->unprepared && arena_left_out)
         settle(blocks);
     lua_close(L);
-    settle(KEPT);
+    settle(kept());
     if (live[STATES] != 0 || live[HOST] != 0) {
         fprintf(stderr, "%ld blocks of the states and %ld of the host are out\n", live[STATES],
                 live[HOST]);
