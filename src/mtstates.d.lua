@@ -16,7 +16,7 @@
 ---@class mtstates
 ---@field error mtstates.errors
 ---@field _VERSION string the version of the build, "major.minor.patch"
----@field _INFO string how it was built (Lua, ck, allocator, probes), and whether new states are copies of an image or opened one by one
+---@field _INFO string how it was built (Lua, ck, allocator, probes), and how states are made
 local mtstates = {}
 
 ---Each field's value is its own full name, which is what errors of that kind begin with.
