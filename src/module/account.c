@@ -15,14 +15,16 @@ enum { KNOWN_PLACES = 64 };
 /*
  * The collector is told of new states whenever WEIGHT_STEP has come together, times WEIGHT_FACTOR:
  * one with Lua's default pause starts when its debt has grown to the size of its heap, so hosts
- * with a heap much larger than their states would keep too many dropped ones.
+ * with a heap much larger than their states would keep too many dropped ones. Hosts that hold many
+ * states are told less often, at each WEIGHT_PARTth part of what they hold: each time the collector
+ * looks at all their handles that changed.
  *
  * In generational mode that makes collections of young objects only, and a handle that has lived
  * through two is old. So what is held counts, too: when it has doubled since the last whole
  * collection, and is at least WEIGHT_LEAST and half of the host's heap, there is another one.
  * Kilobytes.
  */
-enum { WEIGHT_STEP = 1024, WEIGHT_FACTOR = 4, WEIGHT_LEAST = 16 * 1024 };
+enum { WEIGHT_STEP = 1024, WEIGHT_PART = 16, WEIGHT_FACTOR = 4, WEIGHT_LEAST = 16 * 1024 };
 
 /* (account) */
 static int finalize_strays(lua_State *L)
@@ -128,7 +130,7 @@ void account_add_weight(lua_State *L, struct account *a, int kilobytes)
         lua_gc(L, LUA_GCCOLLECT);
         a->untold = 0;
         a->collect_at = larger(larger(2 * a->held, half_heap), WEIGHT_LEAST);
-    } else if (a->untold >= WEIGHT_STEP) {
+    } else if (a->untold >= larger(WEIGHT_STEP, a->held / WEIGHT_PART)) {
         int64_t told = a->untold * WEIGHT_FACTOR;
         a->untold = 0;
         lua_gc(L, LUA_GCSTEP, told < INT_MAX ? (int)told : INT_MAX);
