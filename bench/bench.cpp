@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -140,6 +141,65 @@ void sized_table(State &state, const Module &module, const std::string &code)
     state.SetItemsProcessed(state.iterations() * calls * state.range(0)); // entries
 }
 
+// ---- jobs ----
+
+// An integer and a string go to a worker that counts, in another thread unless it is a state, and
+// an answer comes back. So many are sent before their answers are waited for.
+struct JobsBy {
+    const char *name, *code;
+};
+
+const JobsBy jobs_by[] = {
+    {"mtstates", "local at_once = ...\n"
+                 "worker = m.newstate(function()\n"
+                 "    local count = 0\n"
+                 "    return function(i, text) count = count + 1 return count + i, text end\n"
+                 "end)\n"
+                 "local id, state = worker:id(), m.state\n"
+                 "return function(n) for i = 1, n do state(id):call(i, 'job') end end"},
+    {"luv", "local at_once, uv, answers = ..., require('luv'), 0\n"
+            "uv.os_setenv('UV_THREADPOOL_SIZE', '1')\n"
+            "local work = uv.new_work(function(i, text)\n"
+            "    count = (count or 0) + 1\n"
+            "    return count + i, text\n"
+            "end, function() answers = answers + 1 end)\n"
+            "return function(n)\n"
+            "    answers = 0\n"
+            "    for first = 1, n, at_once do\n"
+            "        for i = first, first + at_once - 1 do work:queue(i, 'job') end\n"
+            "        uv.run()\n"
+            "    end\n"
+            "    assert(answers == n)\n"
+            "end"},
+    {"cqueues", "local at_once, thread = ..., require('cqueues.thread')\n"
+                "local _, pipe = thread.start(function(pipe)\n"
+                "    local count = 0\n"
+                "    for line in pipe:lines() do\n"
+                "        local i, text = line:match('^(%d+) (.*)$')\n"
+                "        count = count + 1\n"
+                "        pipe:write(count + i, ' ', text, '\\n')\n"
+                "    end\n"
+                "end)\n"
+                "pipe:setmode('t', 'tf') -- writes what comes together at once\n"
+                "return function(n)\n"
+                "    for first = 1, n, at_once do\n"
+                "        for i = first, first + at_once - 1 do pipe:write(i, ' job\\n') end\n"
+                "        pipe:flush()\n"
+                "        for _ = 1, at_once do assert(pipe:read('*l'):match('^(%d+) (.*)$')) end\n"
+                "    end\n"
+                "end"},
+};
+
+void add_jobs(const Module &module)
+{
+    for (const auto &by : jobs_by)
+        for (lua_Integer at_once : {1, 1000})
+            add(at_once == 1 ? "jobs, one by one" : "jobs, 1000 at once", {by.name, module.open},
+                alone_sized, by.code)
+                ->Arg(at_once)
+                ->UseRealTime();
+}
+
 // ---- look-ups ----
 
 // Many small states; the code looks up all in turn, in steps of a prime.
@@ -163,7 +223,9 @@ class Common
   public:
     explicit Common(const Module &module) : host(module)
     {
-        host.run("common = m.newstate('common', function() return function() end end)\n"
+        host.run("common = m.newstate('common', function()\n"
+                 "    return function(work) for _ = 1, work or 0 do end end\n"
+                 "end)\n"
                  "return common:id()");
     }
     lua_Integer id() const
@@ -240,6 +302,13 @@ void same_state_disturbed(State &state, const Module &module, const std::string 
                    "return function() m.newstate(setup):close() end");
 }
 
+void same_state_refused(State &state, const Module &module, const std::string &code)
+{
+    use_same_state(state, module, code,
+                   "local s repeat local found found, s = pcall(m.state, 'common') until found\n"
+                   "return function() for _ = 1, 1000 do pcall(s.call, s) end end");
+}
+
 const std::string lookup_same = "local id = ... return function(n)\n"
                                 "for _ = 1, n do m.state(id) end end";
 const std::string lookup_own = "own = m.newstate(function() return function() end end)\n"
@@ -248,8 +317,14 @@ const std::string lookup_own = "own = m.newstate(function() return function() en
 const std::string wait_same = "local s = m.state(...)\n"
                               "return function(n) for _ = 1, n do s:tcall(math.huge) end end";
 
+// Some 10 us in the state, again and again.
+const std::string work_inside = "local s = m.state(...)\n"
+                                "return function(n)\n"
+                                "    for _ = 1, n // 100 do s:tcall(math.huge, 2000) end\n"
+                                "end";
+
 // The registry without Lua.
-void records(State &state, bool all_in_turn)
+void records(State &state, bool at_random)
 {
     auto count = static_cast<size_t>(state.range(0));
     if (!records_make(count)) {
@@ -257,9 +332,22 @@ void records(State &state, bool all_in_turn)
         return;
     }
     for (auto _ : state)
-        records_find(batch, all_in_turn ? 7919 : 0);
+        records_find(batch, at_random);
     state.SetItemsProcessed(state.iterations() * batch);
     records_remove();
+}
+
+// What a look-up at random waits for: two accesses of memory, one after the other.
+void two_accesses(State &state)
+{
+    if (!stops_make(static_cast<size_t>(state.range(0)))) {
+        state.SkipWithError("out of memory");
+        return;
+    }
+    for (auto _ : state)
+        benchmark::DoNotOptimize(stops_follow(batch));
+    state.SetItemsProcessed(state.iterations() * batch);
+    stops_remove();
 }
 
 // ---- refusals ----
@@ -488,12 +576,17 @@ void add_all(const std::vector<Module> &modules)
         add("make and close (bare)", module, alone<slow_batch>, make_close_code("false"));
     }
     add_json(modules.front());
+    add_jobs(modules.front());
     add_lookups_among(floor_module, 1);
     add_lookups_among(baseline, 1000);
     add("refused call", floor_module, alone<>, raise_error);
     add("refused tcall(0)", floor_module, alone<>, new_echo + refused_tcall);
     for (const Module &module : modules) {
         add_lookups_among(module, 100000);
+        by_threads(add("work inside", module, same_state, work_inside), 1);
+        by_threads(
+            add("work inside, while calls are refused", module, same_state_refused, work_inside),
+            1);
         add("fairness", module, fairness, "")->Threads(4)->Iterations(1)->Repetitions(3);
         add("allocate", module, alone<slow_batch>, allocate_in_state);
 #if defined(__GLIBC__)
@@ -508,9 +601,13 @@ void add_all(const std::vector<Module> &modules)
         by_threads(add("refused tcall(0)", module, refused, refused_tcall));
         by_threads(add("wait, same state", module, same_state, wait_same));
     }
-    for (bool all_in_turn : {false, true})
-        benchmark::RegisterBenchmark(all_in_turn ? "registry, all ids in turn" : "registry, one id",
-                                     [=](State &state) { records(state, all_in_turn); })
+    const std::vector<std::pair<const char *, std::function<void(State &)>>> by_size = {
+        {"registry, one id", [](State &state) { records(state, false); }},
+        {"registry, random ids", [](State &state) { records(state, true); }},
+        {"two accesses of memory", two_accesses},
+    };
+    for (const auto &[name, function] : by_size)
+        benchmark::RegisterBenchmark(name, function)
             ->RangeMultiplier(10)
             ->Range(1, 1000000)
             ->Iterations(500);

@@ -20,63 +20,68 @@ local function echo()
     end
 end
 
--- Each gives a function that does the operation once.
+-- Each gives a function that does the operation n times.
 local operations = {
     { "call ()", function(mt)
         local s = mt.newstate(echo)
-        return function() s:call() end
+        return function(n) for _ = 1, n do s:call() end end
     end },
     { "call (i)", function(mt)
         local s = mt.newstate(echo)
-        return function() s:call(1) end
+        return function(n) for _ = 1, n do s:call(1) end end
     end },
     { "call (i,i,i)", function(mt)
         local s = mt.newstate(echo)
-        return function() s:call(1, 2, 3) end
+        return function(n) for _ = 1, n do s:call(1, 2, 3) end end
     end },
     { "call (f,b,nil)", function(mt)
         local s = mt.newstate(echo)
-        return function() s:call(1.5, true, nil) end
+        return function(n) for _ = 1, n do s:call(1.5, true, nil) end end
     end },
     { "call (short)", function(mt)
         local s = mt.newstate(echo)
-        return function() s:call("hello") end
+        return function(n) for _ = 1, n do s:call("hello") end end
     end },
     { "call (short,short,short)", function(mt)
         local s = mt.newstate(echo)
-        return function() s:call("hello", "small", "world") end
+        return function(n) for _ = 1, n do s:call("hello", "small", "world") end end
     end },
     { "call (1KB)", function(mt)
         local s, text = mt.newstate(echo), ("k"):rep(1024)
-        return function() s:call(text) end
+        return function(n) for _ = 1, n do s:call(text) end end
     end },
     { "call (16KB)", function(mt)
         local s, text = mt.newstate(echo), ("k"):rep(16384)
-        return function() s:call(text) end
+        return function(n) for _ = 1, n do s:call(text) end end
     end },
     { "call ({})", function(mt)
         local s, t = mt.newstate(echo), {}
-        return function() s:call(t) end
+        return function(n) for _ = 1, n do s:call(t) end end
     end },
     { "call ({i,i,i})", function(mt)
         local s, t = mt.newstate(echo), { 1, 2, 3 }
-        return function() s:call(t) end
+        return function(n) for _ = 1, n do s:call(t) end end
     end },
     { "call (record)", function(mt)
         local s, t = mt.newstate(echo), { id = 1, name = "a name", score = 1.5, active = true }
-        return function() s:call(t) end
+        return function(n) for _ = 1, n do s:call(t) end end
     end },
     { "make and close", function(mt)
-        return function() mt.newstate(echo):close() end
+        return function(n) for _ = 1, n do mt.newstate(echo):close() end end
     end },
     { "look-up by id", function(mt)
         local s = mt.newstate(echo)
-        local id = s:id()
-        return function() mt.state(id) end, s
+        local id, state = s:id(), mt.state
+        return function(n) for _ = 1, n do state(id) end end, s
+    end },
+    { "look-up by id, call ()", function(mt)
+        local s = mt.newstate(echo)
+        local id, state = s:id(), mt.state
+        return function(n) for _ = 1, n do state(id):call() end end, s
     end },
     { "look-up by name", function(mt)
-        local s = mt.newstate("the name", echo)
-        return function() mt.state("the name") end, s
+        local s, state = mt.newstate("the name", echo), mt.state
+        return function(n) for _ = 1, n do state("the name") end end, s
     end },
 }
 
@@ -92,9 +97,7 @@ end
 -- In valgrind: does one operation `count` times.
 local function run(name, count)
     local operation, state = find(name)(require("mtstates"))
-    for _ = 1, count do
-        operation()
-    end
+    operation(count)
     assert(operation or state) -- what owns the state stays until here
 end
 

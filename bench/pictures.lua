@@ -81,7 +81,7 @@ set format x "%.0s%c"
 set xrange [0.9:1100000]
 ]], {
     size_curve("one id", COLORS.mtstates, "registry, one id", 1000000),
-    size_curve("all ids in turn", COLORS.baseline, "registry, all ids in turn", 1000000),
+    size_curve("random ids", COLORS.baseline, "registry, random ids", 1000000),
 })
 draw("states", [[
 set title "look-ups from Lua, all states in turn"

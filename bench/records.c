@@ -7,7 +7,7 @@
 static struct record **records;
 static size_t records_count;
 static int64_t first_id;
-static size_t position;
+static uint64_t random_state;
 
 static void record_free(struct record *r)
 {
@@ -28,7 +28,6 @@ int records_make(size_t count)
     if (records == NULL)
         return 0;
     records_count = count;
-    position = 0;
     for (size_t i = 0; i < count; i++) {
         if ((records[i] = malloc(sizeof **records)) == NULL)
             return 0;
@@ -40,12 +39,19 @@ int records_make(size_t count)
     return 1;
 }
 
-void records_find(size_t n, size_t step)
+/* As good as any other; see Knuth's MMIX. */
+static uint64_t next_random(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return random_state >> 32;
+}
+
+void records_find(size_t n, int at_random)
 {
     struct record *found;
     for (size_t i = 0; i < n; i++) {
-        position = (position + step) % records_count;
-        if (registry_find_id(first_id + (int64_t)position, &found) != REGISTRY_FOUND)
+        int64_t id = first_id + (at_random ? (int64_t)(next_random() % records_count) : 0);
+        if (registry_find_id(id, &found) != REGISTRY_FOUND)
             abort();
         record_release(found);
     }
@@ -58,4 +64,52 @@ void records_remove(void)
         record_release(records[i]);
     }
     free(records);
+}
+
+/* ---- what memory alone costs ---- */
+
+struct stop {
+    size_t next;
+    char rest[56]; /* of its cache line */
+};
+
+static struct stop **stops;
+static size_t stops_count, stop_at;
+
+int stops_make(size_t count)
+{
+    size_t *order = malloc(count * sizeof *order);
+    stops = malloc(count * sizeof *stops);
+    if (order == NULL || stops == NULL)
+        return 0;
+    stops_count = count;
+    stop_at = 0;
+    for (size_t i = 0; i < count; i++) {
+        order[i] = i;
+        if ((stops[i] = malloc(sizeof **stops)) == NULL)
+            return 0;
+    }
+    for (size_t i = count - 1; i > 0; i--) { /* one ring of all: Sattolo's */
+        size_t k = next_random() % i, other = order[k];
+        order[k] = order[i];
+        order[i] = other;
+    }
+    for (size_t i = 0; i < count; i++)
+        stops[order[i]]->next = order[(i + 1) % count];
+    free(order);
+    return 1;
+}
+
+size_t stops_follow(size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        stop_at = stops[stop_at]->next;
+    return stop_at;
+}
+
+void stops_remove(void)
+{
+    for (size_t i = 0; i < stops_count; i++)
+        free(stops[i]);
+    free(stops);
 }

@@ -14,10 +14,20 @@ extern "C" {
 /* Registers `count` records without names. 0: out of memory. */
 int records_make(size_t count);
 
-/* Looks up `n` ids, `step` apart in the order of their making, and drops the references. */
-void records_find(size_t n, size_t step);
+/* Looks up `n` ids, random ones or the first, and drops the references. */
+void records_find(size_t n, int at_random);
 
 void records_remove(void);
+
+/* A ring of `count` blocks in random order, which a look-up can be compared with: from each to the
+ * next go two memory accesses, into an array and into the block, one after the other. 0: out of
+ * memory. */
+int stops_make(size_t count);
+
+/* Goes on by `n` blocks. */
+size_t stops_follow(size_t n);
+
+void stops_remove(void);
 
 #ifdef __cplusplus
 }
