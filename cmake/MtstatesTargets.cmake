@@ -12,11 +12,12 @@ function(mtstates_compile_options target)
                          $<$<BOOL:${MTSTATES_WERROR}>:-Werror> -fno-omit-frame-pointer -fno-plt)
 endfunction()
 
-# Tests load the module as built.
+# Tests load the module as built. ASan keeps freed memory for a while, 256 MB of it if one lets it: more than
+# some tests allow.
 set(MTSTATES_TEST_ENVIRONMENT
     "LUA_CPATH=${CMAKE_BINARY_DIR}/?.so\\;\\;"
     "MTSTATES_TEST_IMAGE=${MTSTATES_IMAGE}"
-    "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1"
+    "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:quarantine_size_mb=64"
     "UBSAN_OPTIONS=print_stacktrace=1"
     "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/test/tsan.supp:allocator_may_return_null=1:atexit_sleep_ms=100")
 
