@@ -173,7 +173,7 @@ static void *twin_resize(void *ud, void *block, size_t old_size, size_t new_size
     return taken;
 }
 
-/* Not inlined: both twins are opened at the same place of the C stack. */
+/* Not inlined: both twins are opened at the same place of the C stack. False: it has no room. */
 static __attribute__((noinline)) bool open_twin(struct original *o, void *segment, image_open *open,
                                                 bool libs)
 {
@@ -332,12 +332,14 @@ static bool passes_trial(struct image *i, struct state *s, image_open *open, boo
 
 /* ---- making ---- */
 
+/* NULL: there is no image, or no memory, which `enough` tells. */
 static struct image *try_to_make(struct original *o, char *one, image_open *open, bool libs,
                                  bool *enough)
 {
     char *other = one + TWIN_SIZE;
-    *enough = open_twin(o, one, open, libs) && open_twin(o, other, open, libs);
-    struct image *i = *enough ? compare(o, (void *)one, (void *)other, enough) : NULL;
+    struct image *i = NULL;
+    if (open_twin(o, one, open, libs) && open_twin(o, other, open, libs))
+        i = compare(o, (void *)one, (void *)other, enough);
     if (i != NULL && !passes_trial(i, o->state, open, libs, enough)) {
         free(i);
         return NULL;

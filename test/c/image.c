@@ -41,8 +41,10 @@ static lua_State *open(lua_Alloc allocate, void *ud, struct state *s, bool libs)
     lua_gc(L, LUA_GCSTOP);
     lua_pushcfunction(L, open_all);
     lua_pushboolean(L, libs);
-    CHECK(lua_pcall(L, 1, 0, 0) == LUA_OK);
-    return L;
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+        return L;
+    lua_close(L);
+    return NULL;
 }
 
 static void set_another_number(lua_State *L, int opening)
@@ -67,6 +69,13 @@ static void point_into_the_heap(lua_State *L, int opening)
     blocks[opening] = malloc(1 + (size_t)opening);
     lua_pushlightuserdata(L, blocks[opening]);
     lua_setglobal(L, "block");
+}
+
+static void fill_the_segment(lua_State *L, int opening)
+{
+    (void)opening;
+    lua_newuserdatauv(L, 100000, 0);
+    lua_setglobal(L, "large");
 }
 
 /* Twins are openings 1 and 2 of three, the one that a copy is compared with is the third. */
@@ -180,6 +189,7 @@ int main(void)
     without_likeness_there_is_no_image(set_another_number);
     without_likeness_there_is_no_image(hide_an_address);
     without_likeness_there_is_no_image(point_into_the_heap);
+    without_likeness_there_is_no_image(fill_the_segment);
     without_likeness_there_is_no_image(make_the_third_one_larger);
     CHECK(image_prepare(open));
     CHECK(strcmp(image_info(), kind_if_made()) == 0);
