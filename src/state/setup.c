@@ -252,6 +252,7 @@ static int run_setup(lua_State *target)
     s->is_large = parcel_slots(in->arguments) > INTERPRETER_LARGE;
     if (!take_arguments(target, in))
         return 0;
+    luaL_checkstack(target, LUA_MINSTACK, "too many arguments");
     take_inherited(target, INHERITED);
     if (!load_setup(target)) {
         s->failure = SETUP_SYNTAX;

@@ -4,6 +4,18 @@ local support = require("support")
 local echo = support.echo
 
 describe("newstate", function()
+    it("takes any number of arguments", function()
+        for n = 0, 60 do
+            local given = table.pack(table.unpack({}, 1, n))
+            local state, count = mtstates.newstate("name", false, function(...)
+                return function() end, select("#", ...)
+            end, table.unpack(given, 1, n))
+            assert.equal(n, count)
+            state:close()
+            support.error_of(mtstates.newstate, "name", "no code", table.unpack(given, 1, n))
+        end
+    end)
+
     it("returns an owning handle and the further results of setup", function()
         local state, a, b, c = mtstates.newstate(function(...)
             return function() end, ...
