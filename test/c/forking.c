@@ -72,7 +72,7 @@ static void *stay_inside(void *argument)
 {
     (void)argument;
     lua_State *L = open_lua("nap", open_nap);
-    run(L, "require('mtstates').state('own, waited for'):call(true)");
+    run(L, "require('mtstates').state('own, waited for'):tcall(10, true)");
     lua_close(L);
     return NULL;
 }
