@@ -224,7 +224,7 @@ class Common
     explicit Common(const Module &module) : host(module)
     {
         host.run("common = m.newstate('common', function()\n"
-                 "    return function(work) for _ = 1, work or 0 do end end\n"
+                 "    return function(work) for _ = 1, tonumber(work) or 0 do end end\n"
                  "end)\n"
                  "return common:id()");
     }
