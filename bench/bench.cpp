@@ -150,8 +150,7 @@ struct JobsBy {
 };
 
 const JobsBy jobs_by[] = {
-    {"mtstates", "local at_once = ...\n"
-                 "worker = m.newstate(function()\n"
+    {"mtstates", "worker = m.newstate(function()\n"
                  "    local count = 0\n"
                  "    return function(i, text) count = count + 1 return count + i, text end\n"
                  "end)\n"
@@ -224,7 +223,7 @@ class Common
     explicit Common(const Module &module) : host(module)
     {
         host.run("common = m.newstate('common', function()\n"
-                 "    return function(work) for _ = 1, tonumber(work) or 0 do end end\n"
+                 "    return function(work) for _ = 1, work or 0 do end end\n"
                  "end)\n"
                  "return common:id()");
     }

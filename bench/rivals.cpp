@@ -347,8 +347,10 @@ int baseline_tcall(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
+    int results = run_callback(L, state, 3);
     lua_pushboolean(L, 1);
-    return run_callback(L, state, 3) + 1;
+    lua_insert(L, -(results + 1));
+    return results + 1;
 }
 
 int baseline_id(lua_State *L)
