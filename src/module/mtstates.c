@@ -344,7 +344,7 @@ static void prepare(lua_State *L)
         luaL_error(L, "mtstates does not know this build of Lua: see src/state/lua_inside.h");
     pin_library();
     if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch() ||
-        !interpreter_prepare())
+        !image_prepare(interpreter_open))
         error_raise(L, ERROR_OUT_OF_MEMORY, "no memory to load mtstates");
     atomic_store_explicit(&prepared, true, memory_order_release);
 }

@@ -51,12 +51,6 @@ static unsigned class_of(size_t size)
     return (unsigned)((size - 1) / ARENA_GRAIN);
 }
 
-/* The bytes that a block of a segment takes. */
-static size_t grains(size_t size)
-{
-    return (size + ARENA_GRAIN - 1) / ARENA_GRAIN * ARENA_GRAIN;
-}
-
 /* ---- segments ---- */
 
 static size_t smaller(size_t a, size_t b)
@@ -324,7 +318,7 @@ static inline void block_free(struct arena *a, void *block, size_t size)
     else if (is_large(a, block, size))
         large_free(a, block, size);
     else
-        room_push(a, block, grains(size));
+        room_push(a, block, arena_grains(size));
 }
 
 /* `used` is right before a block is freed, which may look at it. */
@@ -342,7 +336,7 @@ static void *block_move(struct arena *a, void *block, size_t old_size, size_t ne
 static void *block_resize(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
     bool was_large = is_large(a, block, old_size), gets_large = new_size > ARENA_SMALL_MAX;
-    bool stays = was_large ? gets_large : grains(old_size) == grains(new_size);
+    bool stays = was_large ? gets_large : arena_grains(old_size) == arena_grains(new_size);
     if (!stays)
         return block_move(a, block, old_size, new_size);
     if (was_large)
@@ -418,7 +412,7 @@ void arena_init_model(struct arena *a, void *segment, size_t size)
 bool arena_has_room(const struct arena *a, size_t size)
 {
     return a->free[class_of(size)] != NULL || a->free[ARENA_CLASSES - 1] != NULL ||
-           (size_t)(a->end - a->next) >= grains(size);
+           (size_t)(a->end - a->next) >= arena_grains(size);
 }
 
 void arena_add_room(struct arena *a, void *room, size_t size)

@@ -26,6 +26,12 @@
 #define ARENA_GRAIN ((size_t)8)
 #define ARENA_CLASSES (ARENA_SMALL_MAX / ARENA_GRAIN)
 
+/* The bytes that a block of a segment takes. */
+static inline size_t arena_grains(size_t size)
+{
+    return (size + ARENA_GRAIN - 1) / ARENA_GRAIN * ARENA_GRAIN;
+}
+
 struct arena_block;
 struct arena_segment;
 

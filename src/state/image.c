@@ -108,7 +108,7 @@ struct original {
 
 static void *cut(struct original *o, size_t size)
 {
-    size = (size + ARENA_GRAIN - 1) / ARENA_GRAIN * ARENA_GRAIN;
+    size = arena_grains(size);
     if (size > o->left)
         return NULL;
     o->next += size;
@@ -368,8 +368,10 @@ bool image_prepare(image_open *open)
 {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     bool enough = true;
+    if (!lua_inside_is_tested())
+        return true;
     pthread_mutex_lock(&mutex);
-    for (int libs = 0; enough && lua_inside_is_tested() && libs < 2; libs++)
+    for (int libs = 0; enough && libs < 2; libs++)
         if (images[libs] == NULL)
             images[libs] = make(open, libs, &enough);
     pthread_mutex_unlock(&mutex);

@@ -182,13 +182,12 @@ static int open_all(lua_State *target)
     return 0;
 }
 
-/* An image_open. The collector sleeps: of what the libraries make little is garbage. */
-static lua_State *open_interpreter(lua_Alloc allocate, void *ud, struct state *s, bool libs)
+/* The collector sleeps: of what the libraries make little is garbage. */
+lua_State *interpreter_open(lua_Alloc allocate, void *ud, struct state *s, bool libs)
 {
     lua_State *target = lua_newstate(allocate, ud);
     if (target == NULL)
         return NULL;
-    warning_attach(&s->warning, target);
     lua_gc(target, LUA_GCSTOP);
     lua_pushcfunction(target, open_all);
     lua_pushlightuserdata(target, s);
@@ -199,17 +198,12 @@ static lua_State *open_interpreter(lua_Alloc allocate, void *ud, struct state *s
     return NULL;
 }
 
-bool interpreter_prepare(void)
-{
-    return image_prepare(open_interpreter);
-}
-
 bool interpreter_new(struct state *s, bool libs)
 {
     s->main = image_copy(s, libs);
     if (s->main == NULL) {
         arena_init(&s->arena);
-        s->main = open_interpreter(arena_resize, &s->arena, s, libs);
+        s->main = interpreter_open(arena_resize, &s->arena, s, libs);
     }
     if (s->main == NULL) {
         arena_clear(&s->arena);

@@ -19,8 +19,8 @@
 /* The bottom of an idle state's main coroutine, and all that is there. */
 enum { STATE_SLOT_HANDLER = 1, STATE_SLOT_CALLBACK, STATE_SLOTS = STATE_SLOT_CALLBACK };
 
-/* Once, before there are any states. False: out of memory. */
-bool interpreter_prepare(void);
+/* Opens one; an image_open (image.h). */
+lua_State *interpreter_open(lua_Alloc allocate, void *ud, struct state *s, bool libs);
 
 /*
  * Makes the interpreter of a new state: all standard libraries are open, or base and package, with

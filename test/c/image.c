@@ -8,7 +8,6 @@
 #include "state/interpreter.h"
 
 #include <lauxlib.h>
-#include <lualib.h>
 #include <string.h>
 
 static const char *kind_if_made(void)
@@ -22,26 +21,20 @@ static const char *kind_if_made(void)
 static void (*disturb)(lua_State *L, int opening);
 static int openings;
 
-static int open_all(lua_State *L)
+static int call_disturb(lua_State *L)
 {
-    if (lua_toboolean(L, 1))
-        luaL_openlibs(L);
-    else
-        luaL_requiref(L, LUA_GNAME, luaopen_base, 1);
-    if (disturb != NULL)
-        disturb(L, ++openings);
+    disturb(L, ++openings);
     return 0;
 }
 
 static lua_State *open(lua_Alloc allocate, void *ud, struct state *s, bool libs)
 {
-    (void)s;
-    lua_State *L = lua_newstate(allocate, ud);
+    lua_State *L = interpreter_open(allocate, ud, s, libs);
     CHECK(L != NULL);
-    lua_gc(L, LUA_GCSTOP);
-    lua_pushcfunction(L, open_all);
-    lua_pushboolean(L, libs);
-    if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+    if (disturb == NULL)
+        return L;
+    lua_pushcfunction(L, call_disturb);
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK)
         return L;
     lua_close(L);
     return NULL;
@@ -176,8 +169,10 @@ static void a_copy_is_as_large_as_what_is_opened(bool libs)
     struct state *copied = make_state(libs), opened = {.main = NULL};
     arena_init(&opened.arena);
     opened.main = open(arena_resize, &opened.arena, &opened, libs);
-    lua_gc(opened.main, LUA_GCCOLLECT);
-    lua_gc(copied->main, LUA_GCCOLLECT);
+    for (int i = 0; i < 2; i++) { /* the first leaves 64 bytes to the second */
+        lua_gc(opened.main, LUA_GCCOLLECT);
+        lua_gc(copied->main, LUA_GCCOLLECT);
+    }
     printf("%zu bytes, %zu when opened\n", copied->arena.used, opened.arena.used);
     CHECK(copied->arena.used == opened.arena.used);
     interpreter_close(&opened);
@@ -186,6 +181,7 @@ static void a_copy_is_as_large_as_what_is_opened(bool libs)
 
 int main(void)
 {
+    CHECK(registry_init());
     without_likeness_there_is_no_image(set_another_number);
     without_likeness_there_is_no_image(hide_an_address);
     without_likeness_there_is_no_image(point_into_the_heap);
