@@ -26,8 +26,9 @@ local mtstates = {}
 ---@field interrupted string raised inside a state by State:interrupt
 ---@field invoking_state string setup or callback raised an error
 ---@field object_closed string a handle whose state is closed was used
----@field out_of_memory string memory ran out while making or calling a state; both stay usable
+---@field out_of_memory string memory or memory_limit ran out in making or calling a state; both stay usable
 ---@field state_result string setup gave no function, or a result cannot cross
+---@field time_limit string raised inside a state when its time_limit was over
 ---@field unknown_object string no living state has that id or name
 
 ---What crosses; see above.
@@ -38,6 +39,20 @@ local mtstates = {}
 ---@field libs? boolean true (default): all standard libraries; false: base and package, others by require
 ---@field inherit? boolean true (default): package.path, package.cpath, and of package.preload the C functions
 --- and the Lua functions without upvalues but _ENV
+---@field memory_limit? number bytes that Lua may allocate in the state, libraries included; nil: no limit.
+--- At the limit Lua collects; if that is not enough, the code inside gets Lua's memory error, and the caller
+--- out_of_memory with the limit; the state stays usable. Holds in setup, calls, coroutines and finalizers. The
+--- arena that the memory comes from is held to it: what it cannot use of what it has counts. Not counted: what
+--- C modules allocate by themselves
+---@field time_limit? number seconds, up to 49 days, that one outermost stay may last: setup, or a call with
+--- all that it calls; nil: no limit. Then `time_limit` is raised inside, in whatever state the thread runs by
+--- then; first once, so that pcall and `<close>` can clean up, and after as long again at every operation
+--- until the stay ends. Never early; late by a quarter of the limit or 50 ms of Lua code running at most,
+--- whichever is more. A C function is struck when it returns; finalizers and what runs inside of a debug hook
+--- are not. In steps of 1 ms
+
+---@class mtstates.singleton_options: mtstates.options
+---@field name string
 
 ---Makes a state and runs `setup(...)` in it, in this thread; returns when setup has.
 ---Takes `newstate([name|options,] [libs,] setup [, ...])`.
@@ -61,7 +76,7 @@ function mtstates.state(key) end
 
 ---The living state of that name, or makes it, like newstate; blocks while another thread makes it. Further
 ---results of setup are dropped.
----@param name string
+---@param name string|mtstates.singleton_options
 ---@param libs? boolean
 ---@param setup fun(...): function|string
 ---@param ... mtstates.Value for setup; looked at only when it is made
@@ -105,7 +120,8 @@ function State:name() end
 ---From the thread that is inside already it nests.
 ---@param ... mtstates.Value
 ---@return mtstates.Value ...
----Raises concurrent_access, invoking_state, state_result, out_of_memory, object_closed, or an argument error.
+---Raises concurrent_access, invoking_state (also for time_limit), state_result, out_of_memory, object_closed,
+---or an argument error.
 ---The message may have names of inner errors further on: match at its beginning.
 function State:call(...) end
 
@@ -130,6 +146,12 @@ function State:interrupt(flag) end
 ---Called by a finalizer of a state that is being closed: the finalizers run after those of that state.
 ---Raises concurrent_access when the state is busy, also from inside.
 function State:close() end
+
+---What Lua has in the state, also while another thread is inside.
+---@return integer used bytes, now
+---@return integer peak bytes, the most so far
+---@return integer|nil limit bytes: its memory_limit
+function State:memory() end
 
 ---@return boolean owns whether this handle keeps the state alive
 function State:isowner() end

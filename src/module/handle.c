@@ -245,6 +245,9 @@ static int raise_refusal(lua_State *L, struct state *s, enum entry entry)
         return raise_busy(L, s);
     case ENTRY_TOO_DEEP:
         return raise_nesting(L, s);
+    case ENTRY_NO_MEMORY:
+        return error_raise_for(L, ERROR_OUT_OF_MEMORY, &s->record,
+                               "has a time limit that there is no memory to see to");
     default:
         return raise_closed(L, s);
     }
@@ -363,6 +366,18 @@ static int method_name(lua_State *L)
     return 1;
 }
 
+static int method_memory(lua_State *L)
+{
+    struct arena *a = &check_open(L, "memory")->arena;
+    lua_pushinteger(L, (lua_Integer)arena_used(a));
+    lua_pushinteger(L, (lua_Integer)arena_peak(a));
+    if (a->limit != STATE_NO_MEMORY_LIMIT)
+        lua_pushinteger(L, (lua_Integer)a->limit);
+    else
+        lua_pushnil(L);
+    return 3;
+}
+
 static int method_isowner(lua_State *L)
 {
     check_open(L, "isowner");
@@ -414,10 +429,9 @@ static const char *file_name(void)
 static void make_metatable(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"call", method_call},           {"tcall", method_tcall},
-        {"interrupt", method_interrupt}, {"close", method_close},
-        {"isowner", method_isowner},     {"id", method_id},
-        {"name", method_name},           {NULL, NULL},
+        {"call", method_call},   {"tcall", method_tcall},     {"interrupt", method_interrupt},
+        {"close", method_close}, {"isowner", method_isowner}, {"memory", method_memory},
+        {"id", method_id},       {"name", method_name},       {NULL, NULL},
     };
     static const luaL_Reg metamethods[] = {
         {"__gc", meta_gc},     {"__close", meta_close}, {"__tostring", meta_tostring},

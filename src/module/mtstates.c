@@ -14,6 +14,7 @@
 #include "state/setup.h"
 #include "state/singleton.h"
 
+#include <float.h>
 #include <lauxlib.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -35,8 +36,8 @@ static void take_name(lua_State *L, int index, struct recipe *r)
 {
     if (lua_type(L, index) != LUA_TSTRING)
         error_argument(L, 1, r->function, "name: string expected, got %s", luaL_typename(L, index));
-    r->name = lua_tolstring(L, index, &r->name_length);
-    if (r->name_length > RECORD_NAME_MAX)
+    r->options.name = lua_tolstring(L, index, &r->options.name_length);
+    if (r->options.name_length > RECORD_NAME_MAX)
         error_argument(L, 1, r->function, "name longer than %d bytes", RECORD_NAME_MAX);
 }
 
@@ -48,6 +49,37 @@ static bool check_option_flag(lua_State *L, const char *option, const struct rec
     return lua_toboolean(L, -1);
 }
 
+static double check_option_limit(lua_State *L, const char *option, const struct recipe *r)
+{
+    if (lua_type(L, -1) != LUA_TNUMBER)
+        error_argument(L, 1, r->function, "option '%s': number expected, got %s", option,
+                       luaL_typename(L, -1));
+    double limit = lua_tonumber(L, -1);
+    if (!(limit > 0) || limit > DBL_MAX)
+        error_argument(L, 1, r->function,
+                       "option '%s': %s is no limit: a positive number expected, or nil for none",
+                       option, luaL_tolstring(L, -1, NULL));
+    return limit;
+}
+
+/* In milliseconds, rounded up. */
+static uint32_t check_time_limit(lua_State *L, const struct recipe *r)
+{
+    double limit = check_option_limit(L, "time_limit", r) * 1e3;
+    if (limit > TIME_LIMIT_MAX)
+        error_argument(L, 1, r->function,
+                       "option 'time_limit': %s seconds are more than the longest limit, %d days",
+                       luaL_tolstring(L, -1, NULL), (int)(TIME_LIMIT_MAX / (24 * 60 * 60 * 1000u)));
+    uint32_t whole = (uint32_t)limit;
+    return whole < limit ? whole + 1 : whole;
+}
+
+static size_t check_memory_limit(lua_State *L, const struct recipe *r)
+{
+    double limit = check_option_limit(L, "memory_limit", r);
+    return limit < (double)PTRDIFF_MAX ? (size_t)limit : (size_t)PTRDIFF_MAX;
+}
+
 static bool is_key(lua_State *L, const char *option)
 {
     return lua_type(L, -2) == LUA_TSTRING && lua_rawlen(L, -2) == strlen(option) &&
@@ -57,23 +89,28 @@ static bool is_key(lua_State *L, const char *option)
 /* True: the options say something about libs. The name takes the table's place on the stack. */
 static bool take_options(lua_State *L, struct recipe *r)
 {
+    struct state_options *o = &r->options;
     bool has_libs = false;
     for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
         if (is_key(L, "name")) {
             take_name(L, -1, r);
         } else if (is_key(L, "libs")) {
             has_libs = true;
-            r->libs = check_option_flag(L, "libs", r);
+            r->options.libs = check_option_flag(L, "libs", r);
         } else if (is_key(L, "inherit")) {
             r->inherit = check_option_flag(L, "inherit", r);
+        } else if (is_key(L, "memory_limit")) {
+            r->options.memory_limit = check_memory_limit(L, r);
+        } else if (is_key(L, "time_limit")) {
+            r->options.time_limit = check_time_limit(L, r);
         } else {
             error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
         }
     }
-    lua_pushlstring(L, r->name != NULL ? r->name : "", r->name_length);
+    lua_pushlstring(L, o->name != NULL ? o->name : "", o->name_length);
     lua_replace(L, 1);
-    if (r->name != NULL)
-        r->name = lua_tostring(L, 1);
+    if (o->name != NULL)
+        o->name = lua_tostring(L, 1);
     return has_libs;
 }
 
@@ -83,7 +120,7 @@ static void take_rest(lua_State *L, int index, bool has_libs, struct recipe *r)
     if (lua_isboolean(L, index)) {
         if (has_libs)
             error_argument(L, index, r->function, "libs is among the options already");
-        r->libs = lua_toboolean(L, index);
+        r->options.libs = lua_toboolean(L, index);
         index++;
     } else if (lua_isnil(L, index)) {
         index++;
@@ -95,7 +132,11 @@ static void take_rest(lua_State *L, int index, bool has_libs, struct recipe *r)
 
 static struct recipe recipe_for(const char *function)
 {
-    return (struct recipe){.function = function, .libs = true, .inherit = true};
+    return (struct recipe){
+        .function = function,
+        .options = {.libs = true, .memory_limit = STATE_NO_MEMORY_LIMIT},
+        .inherit = true,
+    };
 }
 
 static struct recipe check_newstate(lua_State *L)
@@ -232,7 +273,7 @@ static int module_state(lua_State *L)
 /* What there is to raise when the singleton was neither found nor made. */
 static int raise_no_singleton(lua_State *L, enum singleton why, const struct recipe *r)
 {
-    push_name_description(L, r->name, r->name_length);
+    push_name_description(L, r->options.name, r->options.name_length);
     const char *what = lua_tostring(L, -1);
     switch (why) {
     case SINGLETON_AMBIGUOUS:
@@ -248,14 +289,21 @@ static int module_singleton(lua_State *L)
 {
     struct recipe r = recipe_for("singleton");
     struct setup s;
-    take_name(L, 1, &r);
-    take_rest(L, 2, false, &r);
+    bool has_libs = false;
+    if (lua_istable(L, 1))
+        has_libs = take_options(L, &r);
+    else
+        take_name(L, 1, &r);
+    if (r.options.name == NULL)
+        error_argument(L, 1, r.function, "option 'name' is missing");
+    take_rest(L, 2, has_libs, &r);
     check_nesting(L, r.function);
     setup_prepare(&s, L, &r);
     struct handle *h = handle_new(L);
     int handle = lua_gettop(L);
 
-    struct singleton_answer answer = singleton_begin(r.name, r.name_length, thread_self());
+    struct singleton_answer answer =
+        singleton_begin(r.options.name, r.options.name_length, thread_self());
     switch (answer.kind) {
     case SINGLETON_FOUND:
         handle_set(h, answer.found, true);
@@ -343,6 +391,7 @@ static void prepare(lua_State *L)
     if (inside == LUA_INSIDE_OTHER)
         luaL_error(L, "mtstates does not know this build of Lua: see src/state/lua_inside.h");
     pin_library();
+    interrupt_prepare();
     if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch() ||
         !image_prepare(interpreter_open))
         error_raise(L, ERROR_OUT_OF_MEMORY, "no memory to load mtstates");

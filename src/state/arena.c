@@ -1,5 +1,5 @@
 #if defined(__linux__)
-#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#define _GNU_SOURCE /* MAP_ANONYMOUS, mremap */
 #endif
 
 #include "arena.h"
@@ -7,6 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+/* The thread sanitizer does not see it, and takes who next has the old place for racing. */
+#if defined(__linux__) && !MTSTATES_TSAN
+#define CAN_REMAP 1
+#else
+#define CAN_REMAP 0
+#endif
 
 /* Out of line, so that what happens all the time needs no stack frame. */
 #define SELDOM __attribute__((noinline))
@@ -19,11 +26,21 @@
 /* What the segment of a copy has beyond the image: most setups need that much. */
 #define IMAGE_SPARE ((size_t)1792)
 
-/* From this size on a segment is mapped, so that the system gets it back when it is freed. */
-#define SEGMENT_MAPPED ((size_t)64 * 1024)
+/* From this size on segments are mapped, so that the system gets them back when they are freed; and
+ * so are large blocks under a limit. */
+#define MAPPED_MIN ((size_t)64 * 1024)
 
 /* Less than this in the free lists is not worth a sweep. */
 #define SWEEP_MIN ((size_t)256 * 1024)
+
+/* What the system's allocator needs for itself with each block. */
+#define SYSTEM_OVERHEAD ((size_t)16)
+
+/* What arena_lend adds to a limit. */
+#define LENT ((size_t)4096)
+
+/* Buffers of lauxlib, which allocate without Lua's knowing, have at least so many bytes. */
+#define BUFFER_MIN ((size_t)1024)
 
 /* Sweeps come when such a part of what the last one had to look at was freed since. */
 #define SWEEP_PART 4
@@ -34,8 +51,8 @@ struct arena_block {
 
 struct arena_segment {
     struct arena_segment *next;
-    size_t size; /* with this header */
-    size_t free; /* a sweep's count */
+    size_t size;    /* with this header */
+    uint64_t *bits; /* a sweep's */
 };
 
 _Static_assert(sizeof(struct arena_segment) == ARENA_SEGMENT_HEADER, "models begin with one");
@@ -51,24 +68,78 @@ static unsigned class_of(size_t size)
     return (unsigned)((size - 1) / ARENA_GRAIN);
 }
 
-/* ---- segments ---- */
-
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-static struct arena_segment *segment_new(size_t size)
+/* ---- counts ---- */
+
+static inline void used_add(struct arena *a, size_t size)
 {
-    if (size < SEGMENT_MAPPED)
-        return malloc(size);
+    atomic_store_explicit(&a->used, arena_used(a) + size, memory_order_relaxed);
+}
+
+static inline void used_subtract(struct arena *a, size_t size)
+{
+    size_t used = arena_used(a);
+    if (used > atomic_load_explicit(&a->peak, memory_order_relaxed))
+        atomic_store_explicit(&a->peak, used, memory_order_relaxed);
+    atomic_store_explicit(&a->used, used - size, memory_order_relaxed);
+}
+
+static void used_change(struct arena *a, size_t old_size, size_t new_size)
+{
+    if (new_size > old_size)
+        used_add(a, new_size - old_size);
+    else
+        used_subtract(a, old_size - new_size);
+}
+
+static size_t left(const struct arena *a)
+{
+    return a->taken < a->limit ? a->limit - a->taken : 0;
+}
+
+/* So much more from the system. False: that would be beyond the limit. */
+static bool take(struct arena *a, size_t size)
+{
+    if (size > left(a)) {
+        atomic_store_explicit(&a->used_at_limit, arena_used(a), memory_order_relaxed);
+        return false;
+    }
+    a->taken += size;
+    return true;
+}
+
+/* ---- segments ---- */
+
+static void *map(size_t size)
+{
     void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return mapped != MAP_FAILED ? mapped : NULL;
 }
 
+static void *segment_allocate(size_t size)
+{
+    return size < MAPPED_MIN ? malloc(size) : map(size);
+}
+
+static struct arena_segment *segment_new(struct arena *a, size_t size)
+{
+    if (!take(a, size + SYSTEM_OVERHEAD))
+        return NULL;
+    struct arena_segment *s = segment_allocate(size);
+    if (s == NULL)
+        a->taken -= size + SYSTEM_OVERHEAD;
+    else
+        s->size = size;
+    return s;
+}
+
 static void segment_free(struct arena_segment *s)
 {
-    if (s->size < SEGMENT_MAPPED)
+    if (s->size < MAPPED_MIN)
         free(s);
     else
         munmap(s, s->size);
@@ -99,17 +170,23 @@ static void segment_link(struct arena *a, struct arena_segment *s)
     arena_add_room(a, s + 1, s->size - sizeof *s);
 }
 
+/* Near the limit they get small again. */
+static size_t segment_size(const struct arena *a)
+{
+    size_t size = SEGMENT_FIRST, part = left(a) / 4;
+    if (a->segments != NULL)
+        size = smaller(a->small_total / 16 + SEGMENT_MIN, SEGMENT_MAX);
+    if (size > part)
+        size = part > SEGMENT_MIN ? part : SEGMENT_MIN;
+    return size & ~(SEGMENT_MIN - 1);
+}
+
 static bool segment_add(struct arena *a)
 {
-    size_t size = smaller(a->small_total / 16 + SEGMENT_MIN, SEGMENT_MAX) & ~(SEGMENT_MIN - 1);
-    if (a->segments == NULL)
-        size = SEGMENT_FIRST;
-    struct arena_segment *s = segment_new(size);
-    if (s == NULL)
-        return false;
-    s->size = size;
-    segment_link(a, s);
-    return true;
+    struct arena_segment *s = segment_new(a, segment_size(a));
+    if (s != NULL)
+        segment_link(a, s);
+    return s != NULL;
 }
 
 /* ---- sweeping ---- */
@@ -133,33 +210,66 @@ static struct arena_segment *find_segment(struct arena_segment **sorted, size_t 
     return sorted[low];
 }
 
+/* ---- what is free: a bit for each grain of a segment ---- */
+
+enum { WORD_BITS = 64 };
+
+static size_t bits_words(const struct arena_segment *s)
+{
+    return (s->size / ARENA_GRAIN + WORD_BITS - 1) / WORD_BITS;
+}
+
+static void bits_note(struct arena_segment *s, const void *block, size_t size)
+{
+    size_t first = (size_t)((const char *)block - (const char *)s) / ARENA_GRAIN;
+    for (size_t grain = first; grain < first + size / ARENA_GRAIN; grain++)
+        s->bits[grain / WORD_BITS] |= (uint64_t)1 << grain % WORD_BITS;
+}
+
+/* The next grain from `grain` on that is free, or is not; `end`: there is none before. */
+static size_t bits_find(const struct arena_segment *s, size_t grain, bool is_free)
+{
+    size_t end = s->size / ARENA_GRAIN;
+    while (grain < end) {
+        uint64_t word = s->bits[grain / WORD_BITS];
+        word = (is_free ? word : ~word) >> grain % WORD_BITS;
+        if (word != 0)
+            return smaller(grain + (size_t)__builtin_ctzll(word), end);
+        grain = (grain / WORD_BITS + 1) * WORD_BITS;
+    }
+    return end;
+}
+
 static bool is_unused(const struct arena *a, const struct arena_segment *s)
 {
-    return s != a->segments && s->free == s->size - sizeof *s;
+    size_t header = sizeof *s / ARENA_GRAIN;
+    return s != a->segments && bits_find(s, header, false) == s->size / ARENA_GRAIN;
 }
 
-static void count_free(struct arena *a, struct arena_segment **sorted, size_t count)
+/* What is free beside each other becomes one. */
+static void push_free(struct arena *a, struct arena_segment *s)
 {
-    for (unsigned class = 0; class < ARENA_CLASSES; class ++)
-        for (struct arena_block *b = a->free[class]; b != NULL; b = b->next)
-            find_segment(sorted, count, b)->free += class_size(class);
-}
-
-static void unlink_unused(struct arena *a, struct arena_segment **sorted, size_t count)
-{
-    for (unsigned class = 0; class < ARENA_CLASSES; class ++) {
-        struct arena_block **link = &a->free[class];
-        while (*link != NULL) {
-            if (is_unused(a, find_segment(sorted, count, *link))) {
-                *link = (*link)->next;
-            } else {
-                link = &(*link)->next;
-            }
-        }
+    size_t end = s->size / ARENA_GRAIN;
+    for (size_t grain = 0; (grain = bits_find(s, grain, true)) < end;) {
+        size_t used = bits_find(s, grain, false);
+        room_push(a, (char *)s + grain * ARENA_GRAIN, (used - grain) * ARENA_GRAIN);
+        grain = used;
     }
 }
 
-static void free_unused(struct arena *a)
+/* Empties the free lists. */
+static void bits_fill(struct arena *a, struct arena_segment **sorted, size_t count)
+{
+    for (unsigned class = 0; class < ARENA_CLASSES; class ++) {
+        for (struct arena_block *b = a->free[class]; b != NULL; b = b->next)
+            bits_note(find_segment(sorted, count, b), b, class_size(class));
+        a->free[class] = NULL;
+    }
+}
+
+/* Frees the segments that are all free, and fills the free lists with what is free in the others.
+ */
+static void sort_out(struct arena *a)
 {
     struct arena_segment **link = &a->segments;
     while (*link != NULL) {
@@ -167,46 +277,78 @@ static void free_unused(struct arena *a)
         if (is_unused(a, s)) {
             *link = s->next;
             a->small_total -= s->size;
+            a->taken -= s->size + SYSTEM_OVERHEAD;
             segment_free(s);
         } else {
+            push_free(a, s);
             link = &s->next;
         }
     }
 }
 
-/* Gives back the segments that are all free. Without memory for the work it is left for later. */
+/* Gives back the segments that are all free, and makes larger blocks of free ones beside each
+ * other. Without memory for the work it is left for later. */
 static void sweep(struct arena *a)
 {
-    size_t count = 0, i = 0;
-    for (struct arena_segment *s = a->segments; s != NULL; s = s->next)
-        count++;
-    struct arena_segment **sorted = malloc(count * sizeof *sorted);
-    if (sorted == NULL)
-        return;
+    size_t count = 0, words = 0;
+    a->freed = 0;
     for (struct arena_segment *s = a->segments; s != NULL; s = s->next) {
-        s->free = 0;
-        sorted[i++] = s;
+        count++;
+        words += bits_words(s);
     }
-    qsort(sorted, count, sizeof *sorted, compare_addresses);
-    count_free(a, sorted, count);
-    unlink_unused(a, sorted, count);
-    free_unused(a);
+    struct arena_segment **sorted = malloc(count * sizeof *sorted);
+    uint64_t *all_bits = calloc(words, sizeof *all_bits), *bits = all_bits;
+    if (sorted != NULL && all_bits != NULL) {
+        size_t i = 0;
+        for (struct arena_segment *s = a->segments; s != NULL; s = s->next) {
+            s->bits = bits;
+            bits += bits_words(s);
+            sorted[i++] = s;
+        }
+        qsort(sorted, count, sizeof *sorted, compare_addresses);
+        bits_fill(a, sorted, count);
+        sort_out(a);
+    }
+    free(all_bits);
     free(sorted);
 }
 
 /* Bytes in the free lists; what rounding up to classes takes counts as free, too. */
 static size_t small_free(const struct arena *a)
 {
-    return a->small_total - (a->used - a->large_used) - (size_t)(a->end - a->next);
+    size_t small_used = atomic_load_explicit(&a->used, memory_order_relaxed) - a->large_used;
+    return a->small_total - small_used - (size_t)(a->end - a->next);
+}
+
+static void note_freed(struct arena *a)
+{
+    a->freed += (size_t)(a->look_interval - a->until_look);
+    a->until_look = a->look_interval;
+}
+
+static bool may_sweep(struct arena *a, size_t least)
+{
+    return a->freed >= least && a->freed >= small_free(a) / SWEEP_PART;
 }
 
 /* Three quarters free: beyond what Lua's collector leaves between two cycles. */
-static SELDOM void consider_sweep(struct arena *a)
+static SELDOM void look_at_freed(struct arena *a)
 {
-    if (small_free(a) >= SWEEP_MIN && small_free(a) >= a->small_total / 4 * 3)
+    note_freed(a);
+    if (may_sweep(a, SWEEP_MIN) && small_free(a) >= a->small_total / 4 * 3)
         sweep(a);
-    size_t part = small_free(a) / SWEEP_PART;
-    a->until_sweep = (ptrdiff_t)(part > SWEEP_MIN ? part : SWEEP_MIN);
+    if (a->collector != NULL)
+        a->collector->pace(a);
+}
+
+/* For want of memory. */
+static bool sweep_at_limit(struct arena *a)
+{
+    note_freed(a);
+    if (!may_sweep(a, SEGMENT_MIN))
+        return false;
+    sweep(a);
+    return true;
 }
 
 /* ---- small blocks ---- */
@@ -226,29 +368,43 @@ static inline void *small_take(struct arena *a, unsigned class)
     return cut;
 }
 
-/* A free block of the largest class becomes room for smaller ones. */
-static bool room_find(struct arena *a)
+/* A free block, if there is one, becomes room for smaller ones. */
+static bool room_cut(struct arena *a, unsigned class)
 {
-    struct arena_block *b = a->free[ARENA_CLASSES - 1];
+    struct arena_block *b = a->free[class];
     if (b == NULL)
         return false;
-    a->free[ARENA_CLASSES - 1] = b->next;
-    arena_add_room(a, b, ARENA_SMALL_MAX);
+    a->free[class] = b->next;
+    arena_add_room(a, b, class_size(class));
     return true;
+}
+
+/* More from the system, or what is left where no more can be had. */
+static bool room_find(struct arena *a, unsigned class)
+{
+    enum { LARGEST = ARENA_CLASSES - 1 };
+    if (room_cut(a, LARGEST) || segment_add(a))
+        return true;
+    if (sweep_at_limit(a) && (room_cut(a, LARGEST) || segment_add(a)))
+        return true;
+    for (unsigned larger = class + 1; larger < ARENA_CLASSES; larger++)
+        if (room_cut(a, larger))
+            return true;
+    return a->free[class] != NULL;
 }
 
 static void *small_allocate(struct arena *a, unsigned class)
 {
     void *block = small_take(a, class);
-    return block == NULL && (room_find(a) || segment_add(a)) ? small_take(a, class) : block;
+    return block == NULL && room_find(a, class) ? small_take(a, class) : block;
 }
 
 static inline void small_push(struct arena *a, void *block, unsigned class)
 {
     block_push(a, block, class);
-    a->until_sweep -= (ptrdiff_t)class_size(class);
-    if (a->until_sweep < 0)
-        consider_sweep(a);
+    a->until_look -= (ptrdiff_t)class_size(class);
+    if (a->until_look < 0)
+        look_at_freed(a);
 }
 
 /* ---- large blocks: a header in front, by which closing finds those that are left ---- */
@@ -265,26 +421,134 @@ static void *large_link(struct arena_large *l)
     return l + 1;
 }
 
-static void *large_allocate(struct arena *a, size_t size)
+/*
+ * Mapped ones are the system's again as soon as they are free, so that under a limit the process
+ * does not keep more than that. Before the header is the size of the whole.
+ */
+#define MAPPED_OFFSET (2 * sizeof(size_t))
+
+static struct arena_large *mapped_note(char *mapped, size_t size)
+{
+    *(size_t *)(void *)mapped = size;
+    return (void *)(mapped + MAPPED_OFFSET);
+}
+
+static size_t *mapped_begin(struct arena_large *l)
+{
+    return (void *)((char *)l - MAPPED_OFFSET);
+}
+
+static size_t mapped_size(size_t size)
+{
+    return MAPPED_OFFSET + sizeof(struct arena_large) + size;
+}
+
+static struct arena_large *mapped_new(size_t size)
+{
+    void *mapped = map(mapped_size(size));
+    return mapped != NULL ? mapped_note(mapped, mapped_size(size)) : NULL;
+}
+
+static void mapped_free(struct arena_large *l)
+{
+    munmap(mapped_begin(l), *mapped_begin(l));
+}
+
+static struct arena_large *mapped_resize(struct arena_large *l, size_t new_size)
+{
+#if CAN_REMAP
+    size_t size = mapped_size(new_size);
+    void *mapped = mremap(mapped_begin(l), *mapped_begin(l), size, MREMAP_MAYMOVE);
+    return mapped != MAP_FAILED ? mapped_note(mapped, size) : NULL;
+#else
+    (void)l;
+    (void)new_size;
+    return NULL;
+#endif
+}
+
+/* What a large block of that size takes. */
+static size_t large_size(size_t size)
+{
+    return sizeof(struct arena_large) + SYSTEM_OVERHEAD + size;
+}
+
+/* Again only after Lua has got something since. */
+static bool collect_at_limit(struct arena *a)
+{
+    if (a->collector == NULL || a->collects || a->used_at_collect == arena_used(a))
+        return false;
+    a->collects = true;
+    a->collector->collect(a);
+    a->collects = false;
+    a->used_at_collect = arena_used(a);
+    return true;
+}
+
+static bool take_or_sweep(struct arena *a, size_t size)
+{
+    return take(a, size) || (sweep_at_limit(a) && take(a, size));
+}
+
+/* For a block of `block_size`. */
+static bool large_take(struct arena *a, size_t size, size_t block_size)
+{
+    return take_or_sweep(a, size) ||
+           (block_size >= BUFFER_MIN && collect_at_limit(a) && take_or_sweep(a, size));
+}
+
+/* From what was reserved, or the system. */
+static struct arena_large *large_new(struct arena *a, size_t size)
 {
     struct arena_large *l = a->reserve;
-    if (size <= a->reserve_size) {
-        a->reserve = NULL;
-        a->reserve_size = 0;
-    } else if ((l = malloc(sizeof *l + size)) == NULL) {
+    if (size > a->reserve_size)
+        return malloc(sizeof *l + size);
+    a->reserve = NULL;
+    a->reserve_size = 0;
+    return l;
+}
+
+/* Under a limit; else the system's allocator does it where it is better. */
+static bool gets_mapped(const struct arena *a, size_t size)
+{
+    return a->limit != SIZE_MAX && size >= MAPPED_MIN;
+}
+
+static void *large_allocate(struct arena *a, size_t size)
+{
+    if (!large_take(a, large_size(size), size))
+        return NULL;
+    struct arena_large *l = gets_mapped(a, size) ? mapped_new(size) : large_new(a, size);
+    if (l == NULL) {
+        a->taken -= large_size(size);
         return NULL;
     }
-    l->previous = &a->large;
-    l->next = a->large.next;
+    l->previous = gets_mapped(a, size) ? &a->mapped : &a->large;
+    l->next = l->previous->next;
     a->large_used += size;
     return large_link(l);
 }
 
+static bool resizes_in_place(const struct arena *a, size_t old_size, size_t new_size)
+{
+    if (gets_mapped(a, old_size) || gets_mapped(a, new_size))
+        return CAN_REMAP && gets_mapped(a, old_size) && gets_mapped(a, new_size);
+    return new_size > ARENA_SMALL_MAX;
+}
+
 static void *large_resize(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
-    struct arena_large *l = realloc(large_of(block), sizeof *l + new_size);
-    if (l == NULL)
+    size_t more = new_size > old_size ? new_size - old_size : 0;
+    if (!large_take(a, more, new_size))
         return NULL;
+    struct arena_large *l = gets_mapped(a, new_size)
+                                ? mapped_resize(large_of(block), new_size)
+                                : realloc(large_of(block), sizeof *l + new_size);
+    if (l == NULL) {
+        a->taken -= more;
+        return NULL;
+    }
+    a->taken -= old_size + more - new_size; /* what a smaller one gives back */
     a->large_used += new_size - old_size;
     return large_link(l);
 }
@@ -293,9 +557,13 @@ static SELDOM void large_free(struct arena *a, void *block, size_t size)
 {
     struct arena_large *l = large_of(block);
     a->large_used -= size;
+    a->taken -= large_size(size);
     l->previous->next = l->next;
     l->next->previous = l->previous;
-    free(l);
+    if (gets_mapped(a, size))
+        mapped_free(l);
+    else
+        free(l);
 }
 
 /* ---- blocks ---- */
@@ -324,25 +592,29 @@ static inline void block_free(struct arena *a, void *block, size_t size)
 /* `used` is right before a block is freed, which may look at it. */
 static void *block_move(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
+    size_t credit = new_size < old_size && is_large(a, block, old_size) ? large_size(old_size) : 0;
+    a->taken -= credit; /* of what is given back next, so that at the limit a block can shrink */
     void *moved = block_allocate(a, new_size);
+    a->taken += credit;
     if (moved == NULL)
         return NULL;
     memcpy(moved, block, smaller(old_size, new_size));
-    a->used += new_size - old_size;
+    used_change(a, old_size, new_size);
     block_free(a, block, old_size);
     return moved;
 }
 
 static void *block_resize(struct arena *a, void *block, size_t old_size, size_t new_size)
 {
-    bool was_large = is_large(a, block, old_size), gets_large = new_size > ARENA_SMALL_MAX;
-    bool stays = was_large ? gets_large : arena_grains(old_size) == arena_grains(new_size);
+    bool was_large = is_large(a, block, old_size);
+    bool stays = was_large ? resizes_in_place(a, old_size, new_size)
+                           : arena_grains(old_size) == arena_grains(new_size);
     if (!stays)
         return block_move(a, block, old_size, new_size);
     if (was_large)
         block = large_resize(a, block, old_size, new_size);
     if (block != NULL)
-        a->used += new_size - old_size;
+        used_change(a, old_size, new_size);
     return block;
 }
 
@@ -352,7 +624,7 @@ static SELDOM void *resize_slowly(struct arena *a, void *block, size_t old_size,
         return block_resize(a, block, old_size, new_size);
     block = block_allocate(a, new_size); /* old_size is a type tag */
     if (block != NULL)
-        a->used += new_size;
+        used_add(a, new_size);
     return block;
 }
 
@@ -361,7 +633,7 @@ void *arena_resize(void *ud, void *block, size_t old_size, size_t new_size)
     struct arena *a = ud;
     if (new_size == 0) {
         if (block != NULL) {
-            a->used -= old_size;
+            used_subtract(a, old_size);
             block_free(a, block, old_size);
         }
         return NULL;
@@ -369,7 +641,7 @@ void *arena_resize(void *ud, void *block, size_t old_size, size_t new_size)
     if (block == NULL && new_size <= ARENA_SMALL_MAX) {
         void *taken = small_take(a, class_of(new_size));
         if (taken != NULL) {
-            a->used += new_size;
+            used_add(a, new_size);
             return taken;
         }
     }
@@ -381,7 +653,11 @@ bool arena_reserve_slowly(struct arena *a, size_t size)
     size_t small = smaller(size, ARENA_SMALL_MAX);
     if ((size_t)(a->end - a->next) < small && !segment_add(a))
         return false;
-    if (size <= ARENA_SMALL_MAX || size <= a->reserve_size)
+    if (size <= ARENA_SMALL_MAX)
+        return true;
+    if (gets_mapped(a, size) || large_size(size) > left(a))
+        return false; /* Lua has to try */
+    if (size <= a->reserve_size)
         return true;
     struct arena_large *l = realloc(a->reserve, sizeof *l + size);
     if (l == NULL)
@@ -391,18 +667,23 @@ bool arena_reserve_slowly(struct arena *a, size_t size)
     return true;
 }
 
-void arena_init(struct arena *a)
+void arena_init(struct arena *a, size_t limit, const struct arena_collector *collector)
 {
+    enum { LOOKS = 16 }; /* at so many parts of the limit */
     memset(a, 0, sizeof *a);
     a->large.next = a->large.previous = &a->large;
-    a->until_sweep = (ptrdiff_t)SWEEP_MIN;
+    a->mapped.next = a->mapped.previous = &a->mapped;
+    a->limit = limit;
+    a->collector = collector;
+    a->look_interval = (ptrdiff_t)smaller(SWEEP_MIN, limit / LOOKS);
+    a->until_look = a->look_interval;
 }
 
 /* ---- images ---- */
 
 void arena_init_model(struct arena *a, void *segment, size_t size)
 {
-    arena_init(a);
+    arena_init(a, SIZE_MAX, NULL);
     a->segments = segment;
     a->segments->size = size;
     a->image = segment;
@@ -424,15 +705,15 @@ void arena_add_room(struct arena *a, void *room, size_t size)
 
 void *arena_copy(struct arena *a, const struct arena *model, const void *content, size_t size)
 {
-    struct arena_segment *s = segment_new(size + IMAGE_SPARE);
+    size_t segment_size = size + IMAGE_SPARE;
+    struct arena_segment *s = segment_new(a, segment_size);
     if (s == NULL)
         return NULL;
     memcpy(s, content, size);
-    arena_init(a);
-    s->size = size + IMAGE_SPARE;
+    s->size = segment_size;
     segment_link(a, s);
     a->next = (char *)s + size;
-    a->used = model->used;
+    used_add(a, atomic_load_explicit(&model->used, memory_order_relaxed));
     a->image = (char *)s;
     a->image_size = size;
     for (unsigned class = 0; class < ARENA_CLASSES; class ++)
@@ -441,18 +722,41 @@ void *arena_copy(struct arena *a, const struct arena *model, const void *content
     return s;
 }
 
+static void clear_ring(struct arena_large *anchor, void (*release)(struct arena_large *))
+{
+    for (struct arena_large *l = anchor->next, *next; l != anchor; l = next) {
+        next = l->next;
+        release(l);
+    }
+    anchor->next = anchor->previous = anchor;
+}
+
+static void unmapped_free(struct arena_large *l)
+{
+    free(l);
+}
+
+void arena_lend(struct arena *a)
+{
+    if (a->limit != SIZE_MAX)
+        a->limit += LENT;
+}
+
+void arena_take_back(struct arena *a)
+{
+    if (a->limit != SIZE_MAX)
+        a->limit -= LENT;
+}
+
 void arena_clear(struct arena *a)
 {
     for (struct arena_segment *s = a->segments, *next; s != NULL; s = next) {
         next = s->next;
         segment_free(s);
     }
-    for (struct arena_large *l = a->large.next, *next; l != &a->large; l = next) {
-        next = l->next;
-        free(l);
-    }
     a->segments = NULL;
-    a->large.next = a->large.previous = &a->large;
+    clear_ring(&a->large, unmapped_free);
+    clear_ring(&a->mapped, mapped_free);
     free(a->reserve);
     a->reserve = NULL;
 }

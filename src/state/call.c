@@ -68,10 +68,22 @@ int call_on_error(lua_State *target)
     return 1;
 }
 
+/* Of the state, or of the host where no limit tells. */
+static int raise_out_of_memory(lua_State *host, struct state *s)
+{
+    const char *detail = "ran out of memory";
+    if (s->arena.limit != STATE_NO_MEMORY_LIMIT)
+        detail = lua_pushfstring(
+            host, "%s: memory_limit is %I bytes, %I were in use", detail,
+            (LUAI_UACINT)s->arena.limit,
+            (LUAI_UACINT)atomic_load_explicit(&s->arena.used_at_limit, memory_order_relaxed));
+    return error_raise_for(host, ERROR_OUT_OF_MEMORY, &s->record, detail);
+}
+
 int call_raise(lua_State *host, struct state *s, int status)
 {
     if (status == LUA_ERRMEM)
-        return error_raise_for(host, ERROR_OUT_OF_MEMORY, &s->record, "ran out of memory");
+        return raise_out_of_memory(host, s);
     luaL_checkstack(host, LUA_MINSTACK, NULL);
     lua_pushliteral(host, ERROR_INVOKING_STATE ": state ");
     error_push_record(host, &s->record);
@@ -92,13 +104,35 @@ enum { SPARE_SLOTS = LUA_MINSTACK - STATE_SLOTS - 2 };
 /* The target's stack as it was, and the stay at its end. */
 static void end(struct call *c)
 {
-    if (c->stay.nested)
+    if (c->stay.kind == STAY_NESTED)
         lua_settop(c->target, c->base - 2);
     else if (__builtin_expect(c->most > INTERPRETER_LARGE, 0))
         interpreter_rest(c->stay.state, call_on_error, true);
     else
         lua_settop(c->target, STATE_SLOTS);
     stay_end(&c->stay);
+}
+
+static int collect(lua_State *target)
+{
+    lua_gc(target, LUA_GCCOLLECT);
+    return 0;
+}
+
+/*
+ * After something failed. At a memory limit it may be what only finalizers keep that fills the
+ * state, or a stack that has grown; and no collection for want of memory deals with these.
+ */
+static void end_failed(struct call *c, int status)
+{
+    if (c->stay.state->arena.limit != STATE_NO_MEMORY_LIMIT) {
+        c->most = INT_MAX;
+        if (status == LUA_ERRMEM) {
+            lua_pushcfunction(c->target, collect);
+            lua_pcall(c->target, 0, 0, 0);
+        }
+    }
+    end(c);
 }
 
 /* What kept arguments from crossing; an error of the host's has its object on top. */
@@ -239,7 +273,7 @@ static int return_error(struct call *c, int status)
         lua_settop(c->host, c->first - 1);
         copied = parcel_copy_protected(c->target, top, top, c->host);
     }
-    end(c);
+    end_failed(c, status);
     return copied == LUA_OK ? call_raise(c->host, c->stay.state, status) : lua_error(c->host);
 }
 
@@ -249,14 +283,14 @@ static int return_error(struct call *c, int status)
  * Copies a string argument outside of any protected call, which would cost as much as the string:
  * the memory that the push takes is reserved beforehand.
  */
-static enum crossing copy_string(lua_State *host, int index, struct state *s)
+static bool copy_string(lua_State *host, int index, struct state *s)
 {
     size_t length;
     const char *bytes = lua_tolstring(host, index, &length);
     if (!arena_reserve(&s->arena, length + LUA_INSIDE_STRING_OVERHEAD))
-        return CROSSING_NEEDS_MEMORY;
+        return false;
     lua_pushlstring(s->main, bytes, length);
-    return CROSSING_DONE;
+    return true;
 }
 
 /* A stack has no room for the arguments. */
@@ -267,8 +301,9 @@ static int raise_no_room(struct call *c)
     return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
 }
 
-/* Copies all arguments, objects among them, above the callback's copy; or leaves the state and
- * raises an error. [-0, +0, e] on the host */
+/* Copies all arguments, objects among them, or strings for which there is no memory before Lua has
+ * collected, above the callback's copy; or leaves the state and raises an error. [-0, +0, e] on the
+ * host */
 static void __attribute__((noinline)) copy_objects(struct call *c)
 {
     struct parcel parcel;
@@ -283,7 +318,7 @@ static void __attribute__((noinline)) copy_objects(struct call *c)
         return;
     if (crossing == CROSSING_ERROR)
         return_error(c, LUA_ERRRUN); /* raises it */
-    end(c);
+    end_failed(c, crossing == CROSSING_NEEDS_MEMORY ? LUA_ERRMEM : LUA_ERRRUN);
     raise_crossing_argument(c, crossing, &r);
 }
 
@@ -293,21 +328,17 @@ static int run(struct call *c)
     int count = c->last - c->first + 1;
     c->most = count;
     if (count > SPARE_SLOTS && !lua_checkstack(c->target, count + LUA_MINSTACK)) {
-        end(c);
+        end_failed(c, LUA_ERRMEM);
         return raise_no_room(c);
     }
     lua_pushvalue(c->target, c->base);
     for (int i = c->first; i <= c->last; i++) {
         enum crossing crossing = parcel_copy_plain(c->host, i, c->target);
-        if (crossing == CROSSING_NEEDS_MEMORY)
-            crossing = copy_string(c->host, i, c->stay.state);
-        if (__builtin_expect(crossing == CROSSING_REFUSED, 0)) {
+        if (crossing == CROSSING_DONE)
+            continue;
+        if (crossing == CROSSING_REFUSED || !copy_string(c->host, i, c->stay.state)) {
             copy_objects(c);
             break;
-        }
-        if (__builtin_expect(crossing == CROSSING_NEEDS_MEMORY, 0)) {
-            end(c);
-            return call_raise(c->host, c->stay.state, LUA_ERRMEM);
         }
     }
     int status = lua_pcall(c->target, count, LUA_MULTRET, c->base - 1);

@@ -8,8 +8,8 @@
 #include <string.h>
 
 static const char *const names[] = {
-    "ambiguous_name", "concurrent_access", "interrupted",  "invoking_state",
-    "object_closed",  "out_of_memory",     "state_result", "unknown_object",
+    "ambiguous_name", "concurrent_access", "interrupted", "invoking_state", "object_closed",
+    "out_of_memory",  "state_result",      "time_limit",  "unknown_object",
 };
 
 void error_push_names(lua_State *L)

@@ -16,6 +16,7 @@
 #define ERROR_OBJECT_CLOSED ERROR_NAME("object_closed")
 #define ERROR_OUT_OF_MEMORY ERROR_NAME("out_of_memory")
 #define ERROR_STATE_RESULT ERROR_NAME("state_result")
+#define ERROR_TIME_LIMIT ERROR_NAME("time_limit")
 #define ERROR_UNKNOWN_OBJECT ERROR_NAME("unknown_object")
 
 struct record;

@@ -2,6 +2,7 @@
 
 #include "singleton.h"
 #include "sync/ticker.h"
+#include "time_limit.h"
 
 #include <pthread.h>
 
@@ -21,6 +22,7 @@ static void after(bool is_child)
     ownership_fork_end();
     registry_fork_end();
     ticker_fork_end(is_child);
+    time_limit_fork_end(is_child);
     singleton_fork_end(is_child);
 }
 

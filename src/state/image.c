@@ -309,7 +309,7 @@ static bool try_interpreter(struct state *s, lua_Integer *count)
     lua_pushcfunction(s->main, run_program);
     int status = lua_pcall(s->main, 0, 1, 0);
     int kilobytes = lua_gc(s->main, LUA_GCCOUNT), bytes = lua_gc(s->main, LUA_GCCOUNTB);
-    bool counts_well = (size_t)kilobytes * 1024 + (size_t)bytes == s->arena.used;
+    bool counts_well = (size_t)kilobytes * 1024 + (size_t)bytes == arena_used(&s->arena);
     *count = status == LUA_OK && counts_well ? lua_tointeger(s->main, -1) : 0;
     interpreter_close(s);
     return status != LUA_ERRMEM;
@@ -320,10 +320,11 @@ static bool passes_trial(struct image *i, struct state *s, image_open *open, boo
                          bool *enough)
 {
     lua_Integer opened = 0, copied = 0;
-    arena_init(&s->arena);
+    arena_init(&s->arena, SIZE_MAX, NULL);
     s->main = open(arena_resize, &s->arena, s, libs);
     *enough = try_interpreter(s, &opened);
     if (*enough) {
+        arena_init(&s->arena, SIZE_MAX, NULL);
         s->main = copy(i, s);
         *enough = try_interpreter(s, &copied);
     }

@@ -19,8 +19,8 @@ typedef lua_State *image_open(lua_Alloc allocate, void *ud, struct state *s, boo
 bool image_prepare(image_open *open);
 
 /*
- * Makes the interpreter of `s` and its arena from the image. NULL: there is none, or no memory;
- * nothing has happened.
+ * Makes the interpreter of `s` from the image, in its arena, which is as arena_init leaves it.
+ * NULL: there is no image, or no memory; nothing has happened.
  */
 lua_State *image_copy(struct state *s, bool libs);
 

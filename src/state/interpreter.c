@@ -12,6 +12,7 @@ static const char self_key = 0;
 static const char callback_key = 0;
 static const char errerr_key = 0;
 static const char interrupted_key = 0;
+static const char time_limit_key = 0;
 static const char guard_key = 0;
 
 struct state *interpreter_state(lua_State *L)
@@ -25,6 +26,11 @@ struct state *interpreter_state(lua_State *L)
 void interpreter_push_interrupted(lua_State *L)
 {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &interrupted_key);
+}
+
+void interpreter_push_time_limit(lua_State *L)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &time_limit_key);
 }
 
 void interpreter_push_callback(lua_State *L)
@@ -63,6 +69,8 @@ static int begin(lua_State *target)
     lua_rawsetp(target, LUA_REGISTRYINDEX, &errerr_key);
     lua_pushliteral(target, ERROR_INTERRUPTED);
     lua_rawsetp(target, LUA_REGISTRYINDEX, &interrupted_key);
+    lua_pushliteral(target, ERROR_TIME_LIMIT);
+    lua_rawsetp(target, LUA_REGISTRYINDEX, &time_limit_key);
     return 0;
 }
 
@@ -201,10 +209,8 @@ lua_State *interpreter_open(lua_Alloc allocate, void *ud, struct state *s, bool 
 bool interpreter_new(struct state *s, bool libs)
 {
     s->main = image_copy(s, libs);
-    if (s->main == NULL) {
-        arena_init(&s->arena);
+    if (s->main == NULL)
         s->main = interpreter_open(arena_resize, &s->arena, s, libs);
-    }
     if (s->main == NULL) {
         arena_clear(&s->arena);
         return false;
@@ -220,6 +226,8 @@ void interpreter_start(lua_State *target)
     if (lua_getglobal(target, LUA_MATHLIBNAME) == LUA_TTABLE)
         seed_math(target); /* again: a copy has the seed of its image */
     lua_pop(target, 1);
+    if (interpreter_state(target)->arena.limit != STATE_NO_MEMORY_LIMIT)
+        memory_limit_open(target);
     lua_gc(target, LUA_GCRESTART);
 #if MTSTATES_GC_STRESS
     lua_gc(target, LUA_GCSETPAUSE, 0);
@@ -234,8 +242,10 @@ void interpreter_start(lua_State *target)
 void interpreter_rest(struct state *s, lua_CFunction handler, bool was_large)
 {
     if (was_large) {
+        arena_lend(&s->arena);
         lua_inside_shrink_stack(s->main);
         lua_checkstack(s->main, 2 * LUA_MINSTACK); /* as at birth: finalizers need some */
+        arena_take_back(&s->arena);
     }
     lua_settop(s->main, 0);
     lua_pushcfunction(s->main, handler);
@@ -247,6 +257,7 @@ void interpreter_close(struct state *s)
     jmp_buf finalized;
     interrupt_detach(&s->interrupt);
     lua_settop(s->main, 0); /* the finalizers need stack */
+    memory_limit_close(&s->arena);
     s->finalized = &finalized;
     if (_setjmp(finalized) == 0)
         lua_close(s->main);

@@ -24,7 +24,8 @@ lua_State *interpreter_open(lua_Alloc allocate, void *ud, struct state *s, bool 
 
 /*
  * Makes the interpreter of a new state: all standard libraries are open, or base and package, with
- * the others in package.preload. Its collector sleeps. False: out of memory.
+ * the others in package.preload. Its collector sleeps. The state's arena is initialised. False: out
+ * of memory.
  */
 bool interpreter_new(struct state *s, bool libs);
 
@@ -50,7 +51,9 @@ void interpreter_close(struct state *s);
 /* The state that `L` belongs to, if the module made it, else NULL. [-0, +0, -] */
 struct state *interpreter_state(lua_State *L);
 
-/* Pushes the message of interrupts on any coroutine of a state; takes no memory. [-0, +1, -] */
+/* Push what interrupts and time limits raise on any coroutine of a state; take no memory.
+ * [-0, +1, -] */
 void interpreter_push_interrupted(lua_State *L);
+void interpreter_push_time_limit(lua_State *L);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Stopping Lua code of a state from any thread.
+ * Stopping Lua code of a state from any thread, and where its time is over (time_limit.h).
  *
  * Lua stops code at a debug hook, and a hook that is always set makes code several times slower. So
  * it is set when there is a request, by the thread that runs the code, which alone may touch its
@@ -113,6 +113,7 @@ static void settle_in_handler(struct interrupt *i)
 /* In the handler, of the thread that is inside of all these. */
 static void look_at_states(struct state *innermost)
 {
+    time_limit_note();
     for (struct state *s = innermost; s != NULL; s = s->around)
         settle_in_handler(&s->interrupt);
 }
@@ -120,14 +121,23 @@ static void look_at_states(struct state *innermost)
 /* ---- striking ---- */
 
 /*
- * The message, which is there already, so that no memory is needed. Hooks are allowed again, so
+ * With a message that is there already, so that no memory is needed. Hooks are allowed again, so
  * that what runs before the error is caught can be interrupted as well. [-0, +0, v]
  */
-static void strike(lua_State *L)
+static void strike(lua_State *L, void (*push_message)(lua_State *))
 {
     *lua_inside_allowhook(L) = 1;
-    interpreter_push_interrupted(L);
+    push_message(L);
     lua_error(L);
+}
+
+/* The request, and whether it is taken: one that strikes once is. */
+static int take_request(struct interrupt *i)
+{
+    int request = INTERRUPT_ONCE;
+    if (atomic_compare_exchange_strong(&i->request, &request, INTERRUPT_NONE))
+        return INTERRUPT_ONCE;
+    return request;
 }
 
 /* In the state, before an operation of coroutine `L`, the running one or one that inherited it. */
@@ -135,10 +145,14 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
     struct interrupt *i = &interpreter_state(L)->interrupt;
-    int request = INTERRUPT_ONCE;
-    if (!atomic_compare_exchange_strong(&i->request, &request, INTERRUPT_NONE) &&
-        request == INTERRUPT_ALWAYS)
-        strike(L);
+    int request = take_request(i);
+    if (request == INTERRUPT_ALWAYS)
+        strike(L, interpreter_push_interrupted);
+    enum time_limit_strike late = TIME_LIMIT_NONE;
+    if (request == INTERRUPT_NONE)
+        late = time_limit_take();
+    if (late == TIME_LIMIT_ALWAYS)
+        strike(L, interpreter_push_time_limit);
     change_begin(i);
     if (GET(i->hooked) == L)
         hook_take(i);
@@ -148,10 +162,17 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     if (interrupt_is_pending(i))
         interrupt_settle(i);
     if (request == INTERRUPT_ONCE)
-        strike(L);
+        strike(L, interpreter_push_interrupted);
+    if (late == TIME_LIMIT_ONCE)
+        strike(L, interpreter_push_time_limit);
 }
 
 /* ---- requests ---- */
+
+void interrupt_prepare(void)
+{
+    thread_signal_prepare(look_at_states);
+}
 
 void interrupt_init(struct interrupt *i)
 {
@@ -183,28 +204,23 @@ void interrupt_destroy(struct interrupt *i)
 static bool send_signal(struct state *s)
 {
     uint64_t inside = ownership_inside(&s->ownership);
-    return inside != 0 && thread_signal_send(inside, look_at_states);
+    return inside != 0 && thread_signal_send(inside);
 }
 
-/*
- * In the ticker. False: it has struck, or nobody is inside, or that thread is gone. Sends at each
- * of the first looks, and then less and less often: what is not struck by then waits in C code,
- * which signals would only disturb.
- */
+/* In the ticker. False: it has struck, or nobody is inside, or that thread is gone. */
 static bool send_again(struct tick *t)
 {
-    enum { OFTEN = 4 };
     struct state *s = (void *)((char *)t - offsetof(struct state, interrupt.tick));
-    if (!interrupt_is_pending(&s->interrupt) || ownership_inside(&s->ownership) == 0)
+    if (!interrupt_is_requested(&s->interrupt) || ownership_inside(&s->ownership) == 0)
         return false;
-    bool is_turn = t->looks <= OFTEN || (t->looks & (t->looks - 1)) == 0;
-    return !is_turn || send_signal(s);
+    return !tick_is_turn(t->looks) || send_signal(s);
 }
 
 void interrupt_meet(struct interrupt *i)
 {
     interrupt_settle(i);
-    ticker_add(&i->tick, send_again); /* the sender saw nobody inside */
+    if (interrupt_is_requested(i))
+        ticker_add(&i->tick, send_again); /* the sender saw nobody inside */
 }
 
 bool interrupt_send(struct state *s, enum interrupt_request request)
@@ -241,8 +257,16 @@ static struct interrupt *to_interrupt(lua_State *L, int upvalue)
 /* With a position or a traceback, perhaps: coroutines and other states hand the message on. */
 static bool is_interrupted(lua_State *L, int index)
 {
-    return lua_type(L, index) == LUA_TSTRING &&
-           strstr(lua_tostring(L, index), ERROR_INTERRUPTED) != NULL;
+    if (lua_type(L, index) != LUA_TSTRING)
+        return false;
+    const char *message = lua_tostring(L, index);
+    return strstr(message, ERROR_INTERRUPTED) != NULL || strstr(message, ERROR_TIME_LIMIT) != NULL;
+}
+
+/* Whether whatever runs would be struck at once. */
+static bool strikes_always(struct interrupt *i)
+{
+    return atomic_load(&i->request) == INTERRUPT_ALWAYS || time_limit_due() == TIME_LIMIT_ALWAYS;
 }
 
 /* A C function that needs nothing but its stack; NULL: it is no such. [-0, +0, -] */
@@ -267,7 +291,7 @@ static int handle_error(lua_State *L)
     struct interrupt *i = to_interrupt(L, HANDLER_INTERRUPT);
     lua_CFunction plain = to_plain_function(L, lua_upvalueindex(HANDLER_FUNCTION));
     *lua_inside_allowhook(L) = (unsigned char)lua_toboolean(L, lua_upvalueindex(HANDLER_HOOKS));
-    if (atomic_load(&i->request) == INTERRUPT_ALWAYS ||
+    if (strikes_always(i) ||
         (lua_toboolean(L, lua_upvalueindex(HANDLER_RUNS)) && is_interrupted(L, 1)))
         return 1;
     lua_pushboolean(L, 1);

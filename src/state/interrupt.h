@@ -6,6 +6,7 @@
 #define MTSTATES_INTERRUPT_H
 
 #include "sync/ticker.h"
+#include "time_limit.h"
 
 #include <lua.h>
 #include <stdatomic.h>
@@ -33,6 +34,9 @@ struct interrupt {
     } own;
 };
 
+/* Before there is any state. */
+void interrupt_prepare(void);
+
 /* Of a new record, which has no interpreter yet. */
 void interrupt_init(struct interrupt *i);
 
@@ -51,9 +55,17 @@ void interrupt_destroy(struct interrupt *i);
  */
 bool interrupt_send(struct state *s, enum interrupt_request request);
 
-static inline bool interrupt_is_pending(struct interrupt *i)
+/* Any thread. */
+static inline bool interrupt_is_requested(struct interrupt *i)
 {
     return atomic_load(&i->request) != INTERRUPT_NONE; /* I2: see interrupt.c */
+}
+
+/* The thread inside: whether something has to strike, a request or the end of its time. */
+static inline bool interrupt_is_pending(struct interrupt *i)
+{
+    return interrupt_is_requested(i) ||
+           atomic_load_explicit(&thread_record.late, memory_order_relaxed);
 }
 
 /* The thread inside: puts the hook where it has to be now. */

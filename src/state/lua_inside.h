@@ -123,4 +123,14 @@ static inline void lua_inside_let_double(lua_State *L)
     lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
 }
 
+/*
+ * Sets the collector's pause, in percent, and returns what it was; -1, and nothing, in a finalizer.
+ * It writes a number that is read at the end of a cycle, and looks at nothing: so an allocator may
+ * call it, too.
+ */
+static inline int lua_inside_set_pause(lua_State *L, int percent)
+{
+    return lua_gc(L, LUA_GCSETPAUSE, percent);
+}
+
 #endif

@@ -304,13 +304,16 @@ static int bring_results(struct setup *s, int count)
 static int make(struct setup *s, struct thread *self, struct parcel *arguments)
 {
     struct stay stay;
-    s->state = state_new(self, s->recipe->name, s->recipe->name_length, s->recipe->libs);
+    s->state = state_new(self, &s->recipe->options);
     if (s->state == NULL) {
         s->failure = SETUP_NO_MEMORY;
         return 0;
     }
-    stay_begin_setup(&stay, s->state, self);
-    int count = bring_results(s, run_inside(s, arguments));
+    int count = 0;
+    if (stay_begin_setup(&stay, s->state, self))
+        count = bring_results(s, run_inside(s, arguments));
+    else
+        s->failure = SETUP_NO_MEMORY;
     if (s->failure == SETUP_WELL && !registry_add(&s->state->record))
         s->failure = SETUP_NO_MEMORY;
     if (s->failure != SETUP_WELL) {
@@ -334,6 +337,15 @@ int setup_make(struct setup *s)
     return count;
 }
 
+static int raise_no_memory(lua_State *host, const struct recipe *r)
+{
+    const char *where = "";
+    if (r->options.memory_limit != STATE_NO_MEMORY_LIMIT)
+        where = lua_pushfstring(host, ", where memory_limit is %I bytes",
+                                (LUAI_UACINT)r->options.memory_limit);
+    return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for '%s'%s", r->function, where);
+}
+
 int setup_raise(struct setup *s)
 {
     lua_State *host = s->host;
@@ -341,7 +353,7 @@ int setup_raise(struct setup *s)
     luaL_checkstack(host, LUA_MINSTACK, NULL);
     switch (s->failure) {
     case SETUP_NO_MEMORY:
-        return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r->function);
+        return raise_no_memory(host, r);
     case SETUP_ARGUMENT: /* in the parcel before setup comes what is inherited */
         return error_argument(host, r->setup + s->refusal.number - 2, r->function, "%s",
                               s->refusal.why);

@@ -9,11 +9,9 @@
 
 /* What is to be made; on the stack of the host, the Lua state that asks for it. */
 struct recipe {
-    const char *function; /* what the user called, for messages */
-    const char *name;     /* NULL: none; else name_length bytes on the host's stack */
-    size_t name_length;
-    bool libs;          /* open all standard libraries, or only base and package */
-    bool gives_results; /* the caller wants what setup returns after the callback */
+    const char *function;         /* what the user called, for messages */
+    struct state_options options; /* the name is on the host's stack */
+    bool gives_results;           /* the caller wants what setup returns after the callback */
     bool inherit; /* package.path, package.cpath, and of package.preload what can live elsewhere */
     int setup;    /* the index of the setup function or its code, */
     int last;     /* and of its last argument */

@@ -21,26 +21,31 @@ static bool is_closed(struct record *r)
 
 static const struct record_kind kind = {destroy, is_closed};
 
-struct state *state_new(struct thread *self, const char *name, size_t name_length, bool libs)
+struct state *state_new(struct thread *self, const struct state_options *o)
 {
-    struct state *s = malloc(sizeof *s + name_length);
+    struct state *s = malloc(sizeof *s + o->name_length);
     if (s == NULL)
         return NULL;
-    if (name != NULL)
-        memcpy(s->name, name, name_length);
+    if (o->name != NULL)
+        memcpy(s->name, o->name, o->name_length);
     if (!ownership_init(&s->ownership, self->number)) {
         free(s);
         return NULL;
     }
     interrupt_init(&s->interrupt);
-    record_init(&s->record, name != NULL ? s->name : NULL, name_length, &kind);
+    record_init(&s->record, o->name != NULL ? s->name : NULL, o->name_length, &kind);
     record_retain(&s->record); /* the interpreter's */
     atomic_init(&s->owners, 1);
     s->around = NULL;
+    s->time_limit = o->time_limit;
     s->allows_hooks = 1;
     s->queued_to_close = false;
     s->finalized = NULL;
-    if (!interpreter_new(s, libs)) {
+    s->main = NULL;
+    s->memory_limit = (struct memory_limit){0};
+    bool limited = o->memory_limit != STATE_NO_MEMORY_LIMIT;
+    arena_init(&s->arena, o->memory_limit, limited ? &memory_limit_collector : NULL);
+    if (!interpreter_new(s, o->libs)) {
         destroy(&s->record); /* nobody has seen it */
         return NULL;
     }

@@ -17,6 +17,7 @@
 
 #include "arena.h"
 #include "interrupt.h"
+#include "memory_limit.h"
 #include "sync/ownership.h"
 #include "sync/registry.h"
 #include "sync/thread.h"
@@ -30,8 +31,10 @@ struct state {
     struct interrupt interrupt;
     lua_State *main; /* the interpreter's main coroutine; NULL once it is closed */
     struct arena arena;
+    struct memory_limit memory_limit;
     struct warning warning;
     struct state *around; /* what the thread inside is inside of besides; its handler's, too */
+    uint32_t time_limit;  /* of a stay, in milliseconds; 0: none */
     unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
     struct state *next_closing; /* these three are for the thread that closes it */
     bool queued_to_close;
@@ -46,11 +49,22 @@ static inline struct state *state_of_record(struct record *r)
     return (void *)((char *)r - offsetof(struct state, record));
 }
 
+/* What a state is made with. */
+struct state_options {
+    const char *name; /* NULL: none; else name_length bytes */
+    size_t name_length;
+    bool libs;           /* open all standard libraries, or only base and package */
+    size_t memory_limit; /* bytes; STATE_NO_MEMORY_LIMIT: none */
+    uint32_t time_limit; /* milliseconds; 0: none */
+};
+
+#define STATE_NO_MEMORY_LIMIT SIZE_MAX
+
 /*
  * A state with a new interpreter, busy by the calling thread, that the registry does not know yet,
  * with one reference and one owner, both the caller's. NULL: out of memory.
  */
-struct state *state_new(struct thread *self, const char *name, size_t name_length, bool libs);
+struct state *state_new(struct thread *self, const struct state_options *o);
 
 static inline bool state_is_closed(struct state *s)
 {

@@ -10,7 +10,7 @@ enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *se
     if (entry == ENTRY_NESTED) {
         s->state = state;
         s->self = self;
-        s->nested = true;
+        s->kind = STAY_NESTED;
         s->ran_before = interrupt_running(&state->interrupt);
         s->allowed_hooks = state->allows_hooks;
         self->depth++;
@@ -27,8 +27,7 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
     enum entry entry = ownership_enter_wait(&state->ownership, self->number, deadline);
     if (entry != ENTRY_ENTERED)
         return stay_not_begun(s, state, self, entry);
-    stay_begun(s, state, self);
-    return ENTRY_ENTERED;
+    return stay_begun(s, state, self);
 }
 
 void stay_run_on(struct stay *s, lua_State *L)
@@ -37,26 +36,71 @@ void stay_run_on(struct stay *s, lua_State *L)
     interrupt_switch(&s->state->interrupt, L);
 }
 
-void stay_end_nested(struct stay *s)
+static void end_nested(struct stay *s)
 {
     s->state->allows_hooks = s->allowed_hooks;
     s->self->depth--;
     interrupt_switch(&s->state->interrupt, s->ran_before);
 }
 
-void stay_begin_setup(struct stay *s, struct state *state, struct thread *self)
+/* False: no memory to see to the limit. */
+static inline bool begin_limited(struct stay *s)
+{
+    if (s->state->time_limit == 0)
+        return true;
+    s->limited = time_limit_begin(s->self, s->state->time_limit);
+    if (s->limited != NULL)
+        s->kind = STAY_LIMITED;
+    return s->limited != NULL;
+}
+
+static inline void end_limited(struct stay *s)
+{
+    if (s->kind == STAY_LIMITED)
+        time_limit_end(s->self, s->limited);
+}
+
+enum entry stay_begun_specially(struct stay *s)
+{
+    if (!begin_limited(s)) {
+        stay_leave(s);
+        return ENTRY_NO_MEMORY;
+    }
+    if (interrupt_is_pending(&s->state->interrupt))
+        interrupt_meet(&s->state->interrupt);
+    PROBE_STATE(call_enter, s->state);
+    return ENTRY_ENTERED;
+}
+
+void stay_end_specially(struct stay *s)
+{
+    end_limited(s);
+    if (s->kind == STAY_NESTED)
+        end_nested(s);
+    else
+        stay_leave(s);
+}
+
+bool stay_begin_setup(struct stay *s, struct state *state, struct thread *self)
 {
     stay_link(s, state, self);
+    if (!begin_limited(s))
+        return false;
+    if (interrupt_is_pending(&state->interrupt))
+        interrupt_meet(&state->interrupt);
+    return true;
 }
 
 void stay_end_setup(struct stay *s)
 {
     PROBE_STATE(state_make, s->state);
+    end_limited(s);
     stay_leave(s);
 }
 
 void stay_end_failed_setup(struct stay *s)
 {
+    end_limited(s);
     stay_unlink(s);
     ownership_give_up(&s->state->ownership, s->self->number);
     closing_begin(s->state, s->self);

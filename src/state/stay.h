@@ -16,11 +16,18 @@
 #include "closing.h"
 #include "probes.h"
 
+enum stay_kind {
+    STAY_OUTERMOST, /* the thread entered the state */
+    STAY_LIMITED,   /* the same, with a time limit */
+    STAY_NESTED     /* it was inside already */
+};
+
 struct stay {
     struct state *state;
     struct thread *self;
-    bool nested;
-    unsigned char allowed_hooks; /* nested: these two belong to the code that made the call */
+    enum stay_kind kind;
+    struct limited_stay *limited; /* STAY_LIMITED */
+    unsigned char allowed_hooks;  /* nested: these two belong to the code that made the call */
     lua_State *ran_before;
 };
 
@@ -29,7 +36,7 @@ static inline void stay_link(struct stay *s, struct state *state, struct thread 
 {
     s->state = state;
     s->self = self;
-    s->nested = false;
+    s->kind = STAY_OUTERMOST;
     state->around = *self->inside;
     atomic_signal_fence(memory_order_release);
     *self->inside = state;
@@ -46,13 +53,22 @@ static inline void stay_unlink(struct stay *s)
     s->self->depth--;
 }
 
+/* One with a time limit, or in which something is to strike. ENTRY_NO_MEMORY: it has ended again.
+ */
+enum entry stay_begun_specially(struct stay *s);
+
 /* After entering an idle state. */
-static inline void stay_begun(struct stay *s, struct state *state, struct thread *self)
+static inline __attribute__((always_inline)) enum entry
+stay_begun(struct stay *s, struct state *state, struct thread *self)
 {
     stay_link(s, state, self);
-    if (__builtin_expect(interrupt_is_pending(&state->interrupt), 0))
-        interrupt_meet(&state->interrupt);
+    uint32_t is_special = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
+                          (uint32_t)atomic_load_explicit(&self->late, memory_order_relaxed) |
+                          state->time_limit;
+    if (__builtin_expect(is_special != 0, 0))
+        return stay_begun_specially(s);
     PROBE_STATE(call_enter, state);
+    return ENTRY_ENTERED;
 }
 
 /* After a try to enter that found it not idle. Nested, it begins as well. */
@@ -63,15 +79,15 @@ enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *se
  * Begins a stay for a call, if the result is ENTRY_ENTERED or, where the thread is inside already,
  * ENTRY_NESTED; else nothing has begun. Never waits.
  */
-static inline enum entry stay_begin(struct stay *s, struct state *state, struct thread *self)
+static inline __attribute__((always_inline)) enum entry
+stay_begin(struct stay *s, struct state *state, struct thread *self)
 {
     if (__builtin_expect(!thread_may_nest(self), 0))
         return ENTRY_TOO_DEEP;
     enum entry entry = ownership_enter(&state->ownership, self->number);
     if (__builtin_expect(entry != ENTRY_ENTERED, 0))
         return stay_not_begun(s, state, self, entry);
-    stay_begun(s, state, self);
-    return ENTRY_ENTERED;
+    return stay_begun(s, state, self);
 }
 
 /* The same, but waits for a busy state: until `deadline`, or for ever when that is NULL. */
@@ -89,20 +105,21 @@ static inline void stay_leave(struct stay *s)
         closing_begin(s->state, s->self);
 }
 
-void stay_end_nested(struct stay *s);
+void stay_end_specially(struct stay *s);
 
 /* Ends a stay for a call. */
 static inline void stay_end(struct stay *s)
 {
     PROBE_STATE(call_leave, s->state);
-    if (__builtin_expect(s->nested, 0))
-        stay_end_nested(s);
+    if (__builtin_expect(s->kind != STAY_OUTERMOST, 0))
+        stay_end_specially(s);
     else
         stay_leave(s);
 }
 
-/* Setup, in a state that its maker's thread has been inside of since it was made. */
-void stay_begin_setup(struct stay *s, struct state *state, struct thread *self);
+/* Setup, in a state that its maker's thread has been inside of since it was made. False: no memory
+ * to see to its time limit; stay_end_failed_setup ends it all the same. */
+bool stay_begin_setup(struct stay *s, struct state *state, struct thread *self);
 
 /* Setup went well. */
 void stay_end_setup(struct stay *s);

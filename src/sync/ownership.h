@@ -77,7 +77,9 @@ enum entry {
     ENTRY_NESTED,  /* the calling thread was inside already */
     ENTRY_BUSY,    /* another thread is inside */
     ENTRY_CLOSED,  /* closed, being closed, or about to be */
-    ENTRY_TOO_DEEP /* the thread cannot be inside of any more: what stays add to these */
+    /* What stays add to these: */
+    ENTRY_TOO_DEEP, /* the thread cannot be inside of any more */
+    ENTRY_NO_MEMORY /* to see to the state's time limit */
 };
 
 /* Starts as busy by thread `number`. False: the system has no mutex left. */

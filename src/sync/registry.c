@@ -11,10 +11,7 @@
  * The thread sanitizer does not see what libck does, so these tell it what ck orders: who finds an
  * object sees it as it was put.
  */
-#ifndef __has_feature
-#define __has_feature(feature) 0 /* gcc, which says it by a macro of its own */
-#endif
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#if MTSTATES_TSAN
 #include <sanitizer/tsan_interface.h>
 #define HAPPENS_BEFORE(address) __tsan_release((void *)(address))
 #define HAPPENS_AFTER(address) __tsan_acquire((void *)(address))

@@ -112,6 +112,7 @@ void thread_drop(struct thread_entry *e)
     if (e->next != NULL)
         e->next->previous = e->previous;
     atomic_fetch_sub_explicit(&count, 1, memory_order_relaxed);
+    free(atomic_load_explicit(&e->limits, memory_order_relaxed));
     free(e);
 }
 
@@ -126,6 +127,7 @@ static void on_end(void *entry)
         e->run(e);
     }
     self->entry = NULL;
+    self->limits = NULL;
     self->inside = &self->inside_unlisted;
     self->inside_unlisted = NULL;
     pthread_mutex_lock(&lock);
@@ -139,6 +141,7 @@ static struct thread_entry *entry_new(const struct thread *self)
     if (e == NULL)
         return NULL;
     atomic_init(&e->reading, 0);
+    atomic_init(&e->limits, NULL);
     e->inside = *self->inside;
     e->number = self->number;
 #if defined(__linux__)

@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 struct state;
+struct time_limits;
 
 /* Thread numbers are multiples of this: an ownership word keeps its flags in the bits below. */
 #define THREAD_NUMBER_STEP 8u
@@ -50,6 +51,9 @@ struct thread_entry {
      */
     _Atomic uint64_t reading;
 
+    /* See state/time_limit.h. NULL: it never was in a state with such a limit. */
+    struct time_limits *_Atomic limits;
+
     /* The innermost state that the thread is inside of: the thread's and its signal handler's. */
     struct state *inside;
 
@@ -71,6 +75,8 @@ struct thread {
     unsigned depth;        /* stays that it is in */
     struct state **inside; /* the innermost state of these: the entry's, or this one: */
     struct state *inside_unlisted;
+    struct time_limits *limits; /* the entry's */
+    _Atomic int late; /* a time limit is to strike; the thread's and its signal handler's */
     struct thread_end *ends;
     struct thread_entry *entry; /* NULL: not listed */
 };

@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #endif
 
-/* Written under the list's lock before a signal is sent, read by handlers; one value only. */
+/* Written before a signal is sent, read by handlers; one value only. */
 static void (*_Atomic look_at)(struct state *);
 
 /*
@@ -134,19 +134,26 @@ static bool signal_thread(struct thread_entry *e)
 #endif
 }
 
-bool thread_signal_send(uint64_t number, void (*look)(struct state *))
+void thread_signal_prepare(void (*look)(struct state *))
+{
+    atomic_store(&look_at, look);
+}
+
+bool thread_signal_send_locked(struct thread_entry *e)
+{
+    install();
+    bool sent = signal_thread(e);
+    if (!sent)
+        thread_drop(e);
+    return sent;
+}
+
+bool thread_signal_send(uint64_t number)
 {
     struct thread_entry *e = thread_first_locked();
-    bool sent = false;
     while (e != NULL && e->number != number)
         e = e->next;
-    if (e != NULL) {
-        atomic_store(&look_at, look);
-        install();
-        sent = signal_thread(e);
-        if (!sent)
-            thread_drop(e);
-    }
+    bool sent = e != NULL && thread_signal_send_locked(e);
     thread_unlock();
     return sent;
 }

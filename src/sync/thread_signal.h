@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct state;
+struct thread_entry;
 
 /* Another signal may be chosen when building. */
 #if !defined(MTSTATES_SIGNAL)
@@ -24,10 +25,17 @@ struct state;
 void thread_signal_unblock(void);
 
 /*
- * Has `look(innermost)` called, soon, in the thread of that number, with the innermost state that
- * the thread is inside of, or NULL. The same `look` in all calls; it may do only what a signal
- * handler may. False: no such thread is listed. Waits for nothing but the list's lock. Any thread.
+ * `look(innermost)` is what the handler calls, in the thread that a signal was sent to, with the
+ * innermost state that the thread is inside of, or NULL; it may do only what a signal handler may.
+ * Before the first signal; always the same.
  */
-bool thread_signal_send(uint64_t number, void (*look)(struct state *innermost));
+void thread_signal_prepare(void (*look)(struct state *innermost));
+
+/* Sends the signal to the thread of that number. False: no such thread is listed. Waits for nothing
+ * but the list's lock. Any thread. */
+bool thread_signal_send(uint64_t number);
+
+/* The same, under the list's lock; false: there was no such thread, and the entry is gone. */
+bool thread_signal_send_locked(struct thread_entry *e);
 
 #endif

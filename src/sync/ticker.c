@@ -71,7 +71,7 @@ static void start(void)
     pthread_attr_destroy(&attributes);
 }
 
-void ticker_add(struct tick *t, bool (*look)(struct tick *))
+bool ticker_add(struct tick *t, bool (*look)(struct tick *))
 {
     pthread_mutex_lock(&lock);
     bool was_idle = first == NULL;
@@ -89,7 +89,9 @@ void ticker_add(struct tick *t, bool (*look)(struct tick *))
         start();
     else if (was_idle)
         park_wake(&park);
+    bool will_look = running;
     pthread_mutex_unlock(&lock);
+    return will_look;
 }
 
 /* Nobody adds it any more, so one that is not listed stays so. */

@@ -11,6 +11,17 @@
 
 #define TICKER_MS 10
 
+/*
+ * Whether a look, the n-th since there is something to send a signal for, should send it: at each
+ * of the first ones, and then less and less often. What has had no effect by then waits in C code,
+ * which signals would only disturb.
+ */
+static inline bool tick_is_turn(unsigned n)
+{
+    enum { OFTEN = 4 };
+    return n <= OFTEN || (n & (n - 1)) == 0;
+}
+
 /* Something to look at; embedded in what it belongs to. All fields are the ticker's; nobody else
  * writes them but to make all of them 0 at first. */
 struct tick {
@@ -22,9 +33,9 @@ struct tick {
 
 /*
  * Has `look(t)` called in the ticker every TICKER_MS until it returns false. Any thread; blocks for
- * other looks only. Without memory for a thread nobody looks before the next call.
+ * other looks only. False: without memory for a thread nobody looks before the next call.
  */
-void ticker_add(struct tick *t, bool (*look)(struct tick *));
+bool ticker_add(struct tick *t, bool (*look)(struct tick *));
 
 /* When this returns, `t` is not looked at, and will not be. */
 void ticker_remove(struct tick *t);
