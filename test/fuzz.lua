@@ -154,8 +154,9 @@ end
 local function option_table()
     local options = {}
     for _ = 1, math.random(0, 3) do
-        options[choose({ "name", "libs", "inherit", "x", "\0", 1, 0.5, false, FAILING, print })] =
-            choose({ true, false, "a", "", 1, FAILING, ("n"):rep(65536), print })
+        options[choose({ "name", "libs", "inherit", "memory_limit", "time_limit", "x", "\0", 1, 0.5, false,
+            FAILING, print })] =
+            choose({ true, false, "a", "", 1, -1, 0.01, 1e6, math.huge, FAILING, ("n"):rep(65536), print })
     end
     return math.random(3) == 1 and setmetatable(options, FAILING) or options
 end
@@ -246,11 +247,20 @@ local TARGETS = {
     { metamethod("collectgarbage", function() return collectgarbage() end) },
 }
 
+-- Mostly none.
+local function any_limits(options)
+    options.memory_limit = math.random(3) == 1 and choose({ 50000, 300000, 5e6 }) or nil
+    options.time_limit = math.random(3) == 1 and choose({ 0.001, 0.01, 0.1, 10 }) or nil
+    return options
+end
+
 -- A newstate or singleton that has a chance: [name|options|nil,] [libs,] setup [, ...]
 local function maker_arguments(name)
     local arguments = table.pack(choose(NAMES))
     if name == "newstate" and math.random(2) == 1 then
-        arguments[1] = math.random(2) == 1 and { name = choose(NAMES), inherit = true } or nil
+        arguments[1] = math.random(2) == 1 and any_limits({ name = choose(NAMES), inherit = true }) or nil
+    elseif name == "singleton" and math.random(2) == 1 then
+        arguments[1] = any_limits({ name = choose(NAMES) })
     end
     if math.random(3) == 1 then
         arguments.n = arguments.n + 1
@@ -386,7 +396,8 @@ local run
 
 -- A state that fuzzes when it is called with ("fuzz", seed, n, depth), and as it closes.
 local function nest(seed, n, depth)
-    local state = mtstates.newstate(choose({ "a", "b", "fuzz" }), function(script, ...)
+    local options = { name = choose({ "a", "b", "fuzz" }), memory_limit = 1e8, time_limit = 1000 }
+    local state = mtstates.newstate(options, function(script, ...)
         local step = assert(loadfile(script))("inside")
         local its_seed, its_n, its_depth = ...
         FINAL = setmetatable({}, { __gc = function() step(its_seed, -its_n, its_depth) end })

@@ -57,10 +57,11 @@ enum { OWN_HOOKS = sizeof own_hooks / sizeof *own_hooks };
 static void *catch_and_loop(void *argument)
 {
     const struct own_hook *own = argument;
-    struct state *s = state_new(thread_self(), NULL, 0, true);
+    struct state_options options = {.libs = true, .memory_limit = STATE_NO_MEMORY_LIMIT};
+    struct state *s = state_new(thread_self(), &options);
     struct stay stay;
     CHECK(s != NULL);
-    stay_begin_setup(&stay, s, thread_self());
+    CHECK(stay_begin_setup(&stay, s, thread_self()));
     lua_State *L = s->main;
     interpreter_start(L);
     lua_register(L, "count", count);
@@ -127,6 +128,7 @@ int main(void)
 {
     uint64_t random = test_seed();
     CHECK(registry_init());
+    interrupt_prepare();
     for (int i = 0; i < OWN_HOOKS; i++)
         every_request_strikes_once(&own_hooks[i], &random, test_seconds() / OWN_HOOKS);
     return 0; /* the threads loop until the process ends */

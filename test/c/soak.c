@@ -60,12 +60,14 @@ void *__real_realloc(void *block, size_t size);
 void __real_free(void *block);
 void *__real_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
 int __real_munmap(void *address, size_t size);
+void *__real_mremap(void *address, size_t old_size, size_t new_size, int flags, ...);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *block, size_t size);
 void __wrap_free(void *block);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, off_t offset);
 int __wrap_munmap(void *address, size_t size);
+void *__wrap_mremap(void *address, size_t old_size, size_t new_size, int flags, ...);
 
 static void count_bytes(int64_t change)
 {
@@ -132,6 +134,14 @@ int __wrap_munmap(void *address, size_t size)
 {
     count_bytes(-(int64_t)size);
     return __real_munmap(address, size);
+}
+
+void *__wrap_mremap(void *address, size_t old_size, size_t new_size, int flags, ...)
+{
+    void *mapped = __real_mremap(address, old_size, new_size, flags);
+    if (mapped != MAP_FAILED)
+        count_bytes((int64_t)new_size - (int64_t)old_size);
+    return mapped;
 }
 
 /* ---- threads ---- */
@@ -307,9 +317,10 @@ static int soak_crowded(lua_State *L)
 
 static int soak_begin(lua_State *L)
 {
-    static const char *const steps[] = {
-        "call",    "close",     "collect", "compute", "drop", "finalize", "find",      "give_up",
-        "inspect", "interrupt", "make",    "open",    "own",  "recurse",  "singleton", NULL};
+    static const char *const steps[] = {"call",      "close", "collect", "compute", "drop",
+                                        "finalize",  "find",  "give_up", "inspect", "interrupt",
+                                        "linger",    "make",  "open",    "own",     "recurse",
+                                        "singleton", NULL};
     begin(steps[luaL_checkoption(L, 1, NULL, steps)]);
     return 0;
 }
@@ -334,6 +345,7 @@ static struct {
     {"an error as wanted", 0}, {"C stack overflow", 0},      {"needs itself to be made", 0},
     {ERROR_AMBIGUOUS_NAME, 0}, {ERROR_CONCURRENT_ACCESS, 0}, {ERROR_INTERRUPTED, 0},
     {ERROR_OBJECT_CLOSED, 0},  {ERROR_STATE_RESULT, 0},      {ERROR_UNKNOWN_OBJECT, 0},
+    {ERROR_OUT_OF_MEMORY, 0},  {ERROR_TIME_LIMIT, 0},        {"not enough memory", 0},
 };
 
 /* expect(message): fails unless one of them is in the message. */
@@ -393,6 +405,7 @@ static void warm_up(lua_State *L)
     first_id = first.id;
     run(L,
         "mt = require('mtstates')\n"
+        "local limited <close> = mt.newstate({ time_limit = 10 }, 'return function() end')\n"
         "local crowd = {}\n"
         "for i = 1, ... do\n"
         "  crowd[i] = mt.newstate('crowd ' .. i, false, 'return function() end')\n"

@@ -58,7 +58,13 @@ local step = {}
 
 local function make(name)
     local setup = random(2) == 1 and code or load(code)
-    return mt.newstate(name, random(4) == 1, setup, code, random(0), rank, random(16))
+    local options = {
+        name = name,
+        libs = random(4) == 1,
+        memory_limit = random(4) == 1 and 100000 * random(40) or nil,
+        time_limit = random(4) == 1 and random(40) / 1000 or nil,
+    }
+    return mt.newstate(options, setup, code, random(0), rank, random(16))
 end
 
 function step.make()
@@ -206,6 +212,21 @@ function step.compute()
     end
 end
 
+-- Long enough for a time limit, sometimes; what is caught of it may go on.
+function step.linger()
+    local turns = random(20) * random(20) * 200 -- a few milliseconds
+    local function linger()
+        for _ = 1, turns do
+            soak.running()
+        end
+    end
+    local ok, message = pcall(linger)
+    if not ok then
+        soak.expect(message)
+        linger()
+    end
+end
+
 -- Files that are left to the collector, or to the end of the state.
 function step.open()
     local i = random(FILES)
@@ -261,7 +282,7 @@ end
 local steps = { -- some more often than others
     "call", "call", "call", "call", "call", "call", "call", "call", "make", "make", "make", "own",
     "singleton", "find", "recurse", "interrupt", "interrupt", "close", "drop", "give_up",
-    "inspect", "collect", "compute", "compute", "open", "finalize",
+    "inspect", "collect", "compute", "compute", "linger", "open", "finalize",
 }
 
 local function take_step(depth)

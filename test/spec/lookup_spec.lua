@@ -142,7 +142,7 @@ end)
 describe("the module table", function()
     it("has the full name of each error", function()
         local names = { "ambiguous_name", "concurrent_access", "interrupted", "invoking_state",
-            "object_closed", "out_of_memory", "state_result", "unknown_object" }
+            "object_closed", "out_of_memory", "state_result", "time_limit", "unknown_object" }
         for _, name in ipairs(names) do
             assert.equal("mtstates.error." .. name, mtstates.error[name])
         end

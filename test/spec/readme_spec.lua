@@ -1,4 +1,4 @@
--- The code blocks of the README and of the benchmarks' README.
+-- The code blocks and links of the README and what belongs to it.
 local function blocks(path, language)
     local file = assert(io.open(path))
     local text = file:read("a")
@@ -11,9 +11,9 @@ local function exists(path)
     return file ~= nil and file:close()
 end
 
-describe("the README", function()
+local function runs_each_block_of(path)
     local number = 0
-    for block in blocks("README.md", "lua") do
+    for block in blocks(path, "lua") do
         number = number + 1
         it("has Lua code that runs (block " .. number .. ")", function()
             local script = os.tmpname()
@@ -28,6 +28,15 @@ describe("the README", function()
             assert.is_true(ok)
         end)
     end
+    return number
+end
+
+describe("SECURITY.md", function()
+    runs_each_block_of("SECURITY.md")
+end)
+
+describe("the README", function()
+    local number = runs_each_block_of("README.md")
 
     it("has Lua code in its first screen", function()
         assert.is_true(number >= 1)
@@ -46,7 +55,7 @@ describe("the README", function()
     end)
 
     it("links to files that are there", function()
-        for _, readme in ipairs({ "README.md", "bench/README.md", "bench/notes.md" }) do
+        for _, readme in ipairs({ "README.md", "SECURITY.md", "bench/README.md", "bench/notes.md" }) do
             local folder = readme:match("^(.*/)") or ""
             local file = assert(io.open(readme))
             for link in file:read("a"):gmatch("%]%(([^)#]+)%)") do

@@ -1,4 +1,5 @@
--- Ways to keep running: code that tries not to end when it is interrupted, for ways_spec.lua.
+-- Ways to keep running: code that tries not to end when it is interrupted or its time is over, for
+-- ways_spec.lua.
 -- support.ways() loads this file. The thread sanitizer delivers a signal only at certain calls of libc: such
 -- a call stands then for each [[breathe]]; otherwise these loops are as they are written.
 -- luacheck: globals note forever arrive forever_after struck rethrow looping whole other mtstates armed round
@@ -7,12 +8,12 @@ local ways = {}
 -- The setup of each state in which a way runs. Its callback runs the way when it is called with "run".
 local function setup_of_ways(setup, run, part)
     mtstates = require("mtstates")
-    local interrupted = mtstates.error.interrupted
+    local interrupted, time_limit = mtstates.error.interrupted, mtstates.error.time_limit
     local notes = mtstates.state("notes")
     local keep = {}
 
     local function is_interrupted(e)
-        return type(e) == "string" and e:find(interrupted, 1, true)
+        return type(e) == "string" and (e:find(interrupted, 1, true) or e:find(time_limit, 1, true))
     end
 
     function note()
@@ -101,10 +102,11 @@ function ways.notes()
     end)
 end
 
--- The state "outer", in which that way runs. There have to be notes.
-function ways.state(way)
+-- The state "outer", in which that way runs, with that time limit, if any. There have to be notes.
+function ways.state(way, time_limit)
     local setup = string.dump(setup_of_ways)
-    return require("mtstates").newstate("outer", setup, setup, string.dump(way.run),
+    local options = { name = "outer", time_limit = time_limit }
+    return require("mtstates").newstate(options, setup, setup, string.dump(way.run),
         way.part and string.dump(way.part))
 end
 

@@ -1,5 +1,5 @@
--- Code that tries not to end, and interrupts that end it all the same. What is tried here may hang or crash,
--- so it is tried in child processes; ways.lua has the code.
+-- Code that tries not to end, and interrupts and time limits that end it all the same. What is tried here may
+-- hang or crash, so it is tried in child processes; ways.lua has the code.
 local child = require("child")
 local support = require("support")
 
@@ -12,6 +12,7 @@ local function try(first, ...)
     local PATIENCE = 3 * support.slowness -- seconds
     local ALLOWED = 0.05 * support.slowness -- seconds of processor time
     local INNOCENT_CALLS = 300
+    local LIMIT = 0.03 * support.slowness -- seconds
     local ways = support.ways()
 
     local way, takes_one, notes, state, target, running
@@ -131,11 +132,23 @@ local function try(first, ...)
         be_innocent()
     end
 
+    -- Nobody sends anything: the state's own limit ends it. How late is counted from when the limit strikes
+    -- at every operation; who ends at the first strike is early.
+    local function run_out_of_time()
+        local begun = os.clock()
+        local ok, message = pcall(state.call, state, "run")
+        assert(not ok and message:find(mtstates.error.time_limit, 1, true), "ended otherwise: " .. message)
+        slowest = os.clock() - begun - 2 * LIMIT
+        target = state
+        be_innocent()
+    end
+
     -- Gives nil, or what went wrong; and how long it took.
     local function problem_with(stop)
         local took = {}
         repeat -- a single measurement says little on a machine that has other work, too
-            notes, state, slowest = ways.notes(), ways.state(way), 0
+            notes, slowest = ways.notes(), 0
+            state = ways.state(way, stop == run_out_of_time and LIMIT or nil)
             local ok, problem = pcall(stop)
             if not ok then
                 return problem
@@ -155,7 +168,7 @@ local function try(first, ...)
     end
 
     local stops = { { "singles", send_singles }, { "true", send_true },
-        { "true and then false", send_true_and_then_false } }
+        { "true and then false", send_true_and_then_false }, { "time limit", run_out_of_time } }
     local number = 0
     math.randomseed(os.time())
     for _, name in ipairs({ ... }) do
@@ -213,7 +226,7 @@ describe("code that keeps running by", function()
     end
 
     for i, way in ipairs(ways) do
-        it(way.name .. " is ended by interrupts, and nothing is left of them", function()
+        it(way.name .. " is ended by interrupts and by a time limit, and nothing is left of them", function()
             if not problems[way.name] then
                 try_from(i)
             end

@@ -1,0 +1,340 @@
+/*
+ * Time limits on a loaded machine: none strikes early, none strikes later than it may, none hits
+ * the next caller; and what it costs to watch ten thousand states that have one.
+ *
+ * A thread that is ready may get no processor for long, so lateness is counted in the thread's own
+ * processor time from when its limit was over on the clock.
+ */
+#include "open_lua.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+static double thread_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- strikes in time ---- */
+
+/* Of the stay that the thread is in. */
+static _Thread_local struct {
+    double over;        /* when its limit is, on the clock */
+    double ran_at_over; /* the thread's time when it first ran after that; 0: it did not yet */
+} stay;
+
+/* Called by the loop in the state all the time. */
+static int look(lua_State *L)
+{
+    (void)L;
+    bool is_over = test_clock() >= stay.over; /* in any case: TSan delivers signals at such calls */
+    if (is_over && stay.ran_at_over == 0)
+        stay.ran_at_over = thread_clock();
+    return 0;
+}
+
+static int open_look(lua_State *L)
+{
+    lua_pushcfunction(L, look);
+    return 1;
+}
+
+static const char make_loop[] =
+    "local seconds = ...\n"
+    "return require('mtstates').newstate({ time_limit = seconds }, function()\n"
+    "  local look, clock = require('look'), os.clock\n"
+    "  return function(how, turns)\n"
+    "    if how == 'innocent' then return turns end\n"
+    "    if how == 'loop' then while true do look() end end\n"
+    "    if how == 'swallow' then while true do pcall(function() while true do look() end end) end "
+    "end\n"
+    "    for _ = 1, turns do look() end\n" /* about as long as the limit */
+    "    return turns\n"
+    "  end\n"
+    "end)\n";
+
+struct tries {
+    pthread_t thread;
+    uint64_t random;
+    int count;
+    double latest; /* in the thread's time, of what is allowed */
+};
+
+/* Of index 1, the handle. The error, or the result, on top. */
+static int call(lua_State *L, const char *how, lua_Integer turns)
+{
+    lua_settop(L, 1);
+    lua_pushvalue(L, 1);
+    lua_pushstring(L, how);
+    lua_pushinteger(L, turns);
+    return lua_pcall(L, 2, 1, 0);
+}
+
+static bool is_struck(lua_State *L)
+{
+    return lua_type(L, -1) == LUA_TSTRING &&
+           strstr(lua_tostring(L, -1), "mtstates.error.time_limit") != NULL;
+}
+
+/* A stay that ends by itself, unless its limit is over by then: also one for which a strike comes
+ * too late does not have it handed on to the next. */
+static void end_by_itself(lua_State *L, const char *how, lua_Integer turns, double limit)
+{
+    double begun = test_clock();
+    if (call(L, how, turns) == LUA_OK) {
+        CHECK(lua_tointeger(L, -1) == turns);
+        return;
+    }
+    double lasted = test_clock() - begun;
+    if (!is_struck(L) || lasted < limit)
+        fprintf(stderr, "%f s of %f: %s\n", lasted, limit, lua_tostring(L, -1));
+    CHECK(is_struck(L) && lasted >= limit);
+}
+
+static void be_innocent(lua_State *L, double limit)
+{
+    for (int i = 1; i <= 20; i++)
+        end_by_itself(L, "innocent", i, limit);
+}
+
+/* One stay that its limit ends, after `lasts` times as long at most: where the first strike may be
+ * caught. */
+static void try_one(lua_State *L, struct tries *t, const char *how, double limit, int lasts)
+{
+    double allowed = limit / 4 > 0.05 ? limit / 4 : 0.05, begun = test_clock();
+    stay.over = begun + lasts * limit;
+    stay.ran_at_over = 0;
+    CHECK(call(L, how, 0) != LUA_OK && is_struck(L));
+    CHECK(test_clock() - begun >= limit);
+    double late = stay.ran_at_over == 0 ? 0 : thread_clock() - stay.ran_at_over;
+    if (late / allowed > t->latest)
+        t->latest = late / allowed;
+    be_innocent(L, limit);
+}
+
+/* Stays that last about as long as their limit. */
+static void try_close_ones(lua_State *L, struct tries *t, double limit)
+{
+    lua_Integer turns = 0;
+    stay.over = 1e18;
+    for (double end = test_clock() + limit; test_clock() < end; turns += 1000)
+        end_by_itself(L, "turns", 1000, limit);
+    for (int i = 0; i < 10; i++)
+        end_by_itself(L, "turns", turns / 10 * (lua_Integer)(5 + random_below(&t->random, 10)),
+                      limit);
+    be_innocent(L, limit);
+}
+
+/* Again where the limit strikes in setup. */
+static void make_state(lua_State *L, double limit)
+{
+    int status;
+    do {
+        lua_settop(L, 0);
+        check_lua(L, luaL_loadstring(L, make_loop));
+        lua_pushnumber(L, limit);
+        status = lua_pcall(L, 1, 1, 0);
+    } while (status != LUA_OK && is_struck(L));
+    check_lua(L, status);
+}
+
+static void *try_many(void *argument)
+{
+    struct tries *t = argument;
+    lua_State *L = open_lua("look", open_look);
+    for (int i = 0; i < t->count; i++) {
+        double limit = (double)(10 + random_below(&t->random, 90)) / 1000;
+        bool is_long = random_below(&t->random, 20) == 0;
+        limit = is_long ? limit * 10 : limit;
+        make_state(L, limit);
+        if (random_below(&t->random, 3) == 0)
+            try_one(L, t, "swallow", limit, 2);
+        else
+            try_one(L, t, "loop", limit, 1);
+        if (!is_long && i % 8 == 0)
+            try_close_ones(L, t, limit);
+    }
+    lua_close(L);
+    return NULL;
+}
+
+static void limits_strike_in_time(uint64_t random, int tries)
+{
+    enum { THREADS = 16 };
+    struct tries t[THREADS];
+    double latest = 0;
+    for (int i = 0; i < THREADS; i++) {
+        t[i] = (struct tries){.random = random + (uint64_t)i, .count = tries / THREADS + 1};
+        CHECK(pthread_create(&t[i].thread, NULL, try_many, &t[i]) == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(t[i].thread, NULL) == 0);
+        latest = t[i].latest > latest ? t[i].latest : latest;
+    }
+    printf("%d tries, the latest after %.2f of what is allowed\n", tries, latest);
+    CHECK(latest <= 1);
+}
+
+/* ---- the cost of watching ---- */
+
+enum { STATES = 10000, BUSY = 50 };
+
+static atomic_bool stop;
+static _Atomic int started;
+
+static int is_over(lua_State *L)
+{
+    lua_pushboolean(L, atomic_load(&stop));
+    return 1;
+}
+
+static int open_is_over(lua_State *L)
+{
+    lua_pushcfunction(L, is_over);
+    return 1;
+}
+
+/* Sleeps in its state for the most time: what runs is not to be measured. */
+static const char make_sleepers[] =
+    "local ids, mt = {}, require('mtstates')\n"
+    "kept = {}\n"
+    "for i = 1, ... do\n"
+    "  kept[i] = mt.newstate({ libs = false, time_limit = 3600 }, function()\n"
+    "    local is_over = require('over')\n"
+    "    local nap = require('nap')\n"
+    "    return function() while not is_over() do nap() end end\n"
+    "  end)\n"
+    "end\n"
+    "return function(i) return kept[i]:id() end\n";
+
+static int nap(lua_State *L)
+{
+    (void)L;
+    usleep(20000);
+    return 0;
+}
+
+static int open_nap(lua_State *L)
+{
+    lua_pushcfunction(L, nap);
+    return 1;
+}
+
+struct caller {
+    pthread_t thread;
+    lua_Integer id;
+    long tid;
+};
+
+static void *call_sleeper(void *argument)
+{
+    struct caller *c = argument;
+    lua_State *L = open_lua("over", open_is_over);
+    c->tid = syscall(SYS_gettid);
+    check_lua(L, luaL_loadstring(L, "local s = require('mtstates').state(...) return s:call()"));
+    lua_pushinteger(L, c->id);
+    atomic_fetch_add(&started, 1);
+    check_lua(L, lua_pcall(L, 1, 0, 0));
+    lua_close(L);
+    return NULL;
+}
+
+/* The time on a processor that those threads of the process have had that are not ours. */
+static double others_time(const struct caller *callers)
+{
+    double sum = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    for (struct dirent *d; (d = readdir(tasks)) != NULL;) {
+        char path[300];
+        long tid = strtol(d->d_name, NULL, 10);
+        bool is_ours = tid <= 0 || tid == getpid();
+        for (int i = 0; i < BUSY; i++)
+            is_ours = is_ours || callers[i].tid == tid;
+        if (is_ours)
+            continue;
+        snprintf(path, sizeof path, "/proc/self/task/%ld/schedstat", tid);
+        FILE *file = fopen(path, "r");
+        unsigned long long ns;
+        if (file != NULL) {
+            if (fscanf(file, "%llu", &ns) == 1)
+                sum += (double)ns * 1e-9;
+            fclose(file);
+        }
+    }
+    closedir(tasks);
+    return sum;
+}
+
+static int count_threads(void)
+{
+    int count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    for (struct dirent *d; (d = readdir(tasks)) != NULL;)
+        count += d->d_name[0] != '.';
+    closedir(tasks);
+    return count;
+}
+
+static void watching_many_costs_little(double seconds, int threads_at_first)
+{
+    static struct caller callers[BUSY];
+    lua_State *L = open_lua("over", open_is_over);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, open_nap);
+    lua_setfield(L, -2, "nap");
+    check_lua(L, luaL_loadstring(L, make_sleepers));
+    lua_pushinteger(L, STATES);
+    check_lua(L, lua_pcall(L, 1, 1, 0));
+    for (int i = 0; i < BUSY; i++) {
+        lua_pushvalue(L, -1);
+        lua_pushinteger(L, i + 1);
+        check_lua(L, lua_pcall(L, 1, 1, 0));
+        callers[i].id = lua_tointeger(L, -1);
+        lua_pop(L, 1);
+        CHECK(pthread_create(&callers[i].thread, NULL, call_sleeper, &callers[i]) == 0);
+    }
+    while (atomic_load(&started) < BUSY)
+        usleep(1000);
+    usleep(50000);
+    double least = 1;
+    for (int i = 0; i < 3 && least >= 0.005; i++) { /* other work can only add to it */
+        double before = others_time(callers), begun = test_clock();
+        CHECK(before > 0); /* there is such a thread */
+        usleep((useconds_t)(seconds * 1e6));
+        double part = (others_time(callers) - before) / (test_clock() - begun);
+        least = part < least ? part : least;
+    }
+    printf("watching %d busy of %d states takes %.3f %% of a core\n", BUSY, STATES, least * 100);
+    CHECK(least < (getenv("MTSTATES_TEST_TSAN") != NULL ? 0.05 : 0.005));
+
+    atomic_store(&stop, true);
+    for (int i = 0; i < BUSY; i++)
+        CHECK(pthread_join(callers[i].thread, NULL) == 0);
+    sleep(2); /* with nobody in such a state the ticker sleeps, and ends a second later */
+    CHECK(count_threads() == threads_at_first);
+    lua_close(L);
+}
+
+static void *do_nothing(void *unused)
+{
+    return unused;
+}
+
+int main(void)
+{
+    uint64_t random = test_seed();
+    pthread_t first; /* with which the thread sanitizer starts one of its own */
+    CHECK(pthread_create(&first, NULL, do_nothing, NULL) == 0 && pthread_join(first, NULL) == 0);
+    int threads = count_threads();
+    bool is_long = test_seconds() >= 30;
+    limits_strike_in_time(random, is_long ? 1000 : 100);
+    watching_many_costs_little(is_long ? 10 : 1, threads);
+    return 0;
+}
