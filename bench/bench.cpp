@@ -87,6 +87,14 @@ void alone_sized(State &state, const Module &module, const std::string &code)
 const std::string new_echo =
     "local s = m.newstate(function() return function(...) return ... end end)\n";
 
+// The same code with options that the state is made with.
+std::string with_options(const std::string &code, const std::string &options)
+{
+    const std::string plain = "m.newstate(";
+    const size_t at = code.find(plain) + plain.size();
+    return code.substr(0, at) + "{ " + options + " }, " + code.substr(at);
+}
+
 std::string call_code(const std::string &arguments, const std::string &text = "''")
 {
     return new_echo + "local text = " + text + "\nreturn function(n) for _ = 1, n do s:call(" +
@@ -588,6 +596,10 @@ void add_all(const std::vector<Module> &modules)
             1);
         add("fairness", module, fairness, "")->Threads(4)->Iterations(1)->Repetitions(3);
         add("allocate", module, alone<slow_batch>, allocate_in_state);
+        add("call () with a time limit", module, alone<>,
+            with_options(call_code(""), "time_limit = 60"));
+        add("allocate with a memory limit", module, alone<slow_batch>,
+            with_options(allocate_in_state, "memory_limit = 1e9"));
 #if defined(__GLIBC__)
         add("idle memory (libs)", module, idle_memory, "true")->Iterations(1)->Repetitions(3);
         add("idle memory (bare)", module, idle_memory, "false")->Iterations(1)->Repetitions(3);
