@@ -40,10 +40,10 @@ local mtstates = {}
 ---@field inherit? boolean true (default): package.path, package.cpath, and of package.preload the C functions
 --- and the Lua functions without upvalues but _ENV
 ---@field memory_limit? number bytes that Lua may allocate in the state, libraries included; nil: no limit.
---- At the limit Lua collects; if that is not enough, the code inside gets Lua's memory error, and the caller
---- out_of_memory with the limit; the state stays usable. Holds in setup, calls, coroutines and finalizers. The
---- arena that the memory comes from is held to it: what it cannot use of what it has counts. Not counted: what
---- C modules allocate by themselves
+--- At the limit Lua collects; if that is not enough, the code inside gets Lua's memory error, and the
+--- caller out_of_memory with the limit; the state stays usable. Holds in setup, calls, coroutines and
+--- finalizers. The arena that the memory comes from is held to it: what it cannot use of what it has counts.
+--- Not counted: what C modules allocate by themselves
 ---@field time_limit? number seconds, up to 49 days, that one outermost stay may last: setup, or a call with
 --- all that it calls; nil: no limit. Then `time_limit` is raised inside, in whatever state the thread runs by
 --- then; first once, so that pcall and `<close>` can clean up, and after as long again at every operation
