@@ -113,7 +113,6 @@ static void settle_in_handler(struct interrupt *i)
 /* In the handler, of the thread that is inside of all these. */
 static void look_at_states(struct state *innermost)
 {
-    time_limit_note();
     for (struct state *s = innermost; s != NULL; s = s->around)
         settle_in_handler(&s->interrupt);
 }

@@ -65,7 +65,7 @@ static inline bool interrupt_is_requested(struct interrupt *i)
 static inline bool interrupt_is_pending(struct interrupt *i)
 {
     return interrupt_is_requested(i) ||
-           atomic_load_explicit(&thread_record.late, memory_order_relaxed);
+           atomic_load_explicit(&thread_record.place->late, memory_order_relaxed);
 }
 
 /* The thread inside: puts the hook where it has to be now. */

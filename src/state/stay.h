@@ -37,15 +37,15 @@ static inline void stay_link(struct stay *s, struct state *state, struct thread 
     s->state = state;
     s->self = self;
     s->kind = STAY_OUTERMOST;
-    state->around = *self->inside;
+    state->around = self->place->innermost;
     atomic_signal_fence(memory_order_release);
-    *self->inside = state;
+    self->place->innermost = state;
     self->depth++;
 }
 
 static inline void stay_unlink(struct stay *s)
 {
-    struct state **link = s->self->inside;
+    struct state **link = &s->self->place->innermost;
     while (__builtin_expect(*link != s->state, 0))
         link = &(*link)->around;
     *link = s->state->around;
@@ -63,7 +63,7 @@ stay_begun(struct stay *s, struct state *state, struct thread *self)
 {
     stay_link(s, state, self);
     uint32_t is_special = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
-                          (uint32_t)atomic_load_explicit(&self->late, memory_order_relaxed) |
+                          (uint32_t)atomic_load_explicit(&self->place->late, memory_order_relaxed) |
                           state->time_limit;
     if (__builtin_expect(is_special != 0, 0))
         return stay_begun_specially(s);

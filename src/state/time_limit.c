@@ -64,8 +64,10 @@ static bool look_at_thread(struct thread_entry *e, const struct timespec *now)
     for (int i = 0; i < count; i++)
         if (look_at_stay(&limits->stays[i], now))
             needs_signal = true;
-    if (needs_signal)
+    if (needs_signal) {
+        atomic_store_explicit(&e->place.late, true, memory_order_release); /* L3 */
         thread_signal_send_locked(e);
+    }
     return count > 0;
 }
 
@@ -156,13 +158,11 @@ enum time_limit_strike time_limit_due(void)
     return most;
 }
 
-/* Written first, so that what the handler writes in between stays. */
-void time_limit_note(void)
+void time_limit_note(struct thread *self)
 {
-    SET(thread_record.late, false);
-    atomic_signal_fence(memory_order_seq_cst);
+    atomic_exchange_explicit(&self->place->late, false, memory_order_acquire); /* L4 */
     if (time_limit_due() != TIME_LIMIT_NONE)
-        SET(thread_record.late, true);
+        SET(self->place->late, true);
 }
 
 /* False: there is none that strikes once, or it has just become one that always does. */
@@ -176,8 +176,9 @@ static bool take_once(struct limited_stay *l)
 
 enum time_limit_strike time_limit_take(void)
 {
-    struct time_limits *limits = thread_record.limits;
-    if (!GET(thread_record.late))
+    struct thread *self = &thread_record;
+    struct time_limits *limits = self->limits;
+    if (!GET(self->place->late))
         return TIME_LIMIT_NONE;
     enum time_limit_strike due = time_limit_due();
     if (due == TIME_LIMIT_ONCE) {
@@ -187,6 +188,6 @@ enum time_limit_strike time_limit_take(void)
         if (i == count)
             due = TIME_LIMIT_ALWAYS;
     }
-    time_limit_note();
+    time_limit_note(self);
     return due;
 }

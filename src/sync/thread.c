@@ -88,7 +88,7 @@ void thread_begin(void)
     self->number =
         atomic_fetch_add_explicit(&last_number, THREAD_NUMBER_STEP, memory_order_relaxed) +
         THREAD_NUMBER_STEP;
-    self->inside = &self->inside_unlisted;
+    self->place = &self->unlisted;
     thread_signal_unblock();
     thread_list(self);
 }
@@ -128,8 +128,8 @@ static void on_end(void *entry)
     }
     self->entry = NULL;
     self->limits = NULL;
-    self->inside = &self->inside_unlisted;
-    self->inside_unlisted = NULL;
+    self->place = &self->unlisted;
+    self->unlisted.innermost = NULL;
     pthread_mutex_lock(&lock);
     thread_drop(entry);
     pthread_mutex_unlock(&lock);
@@ -142,7 +142,8 @@ static struct thread_entry *entry_new(const struct thread *self)
         return NULL;
     atomic_init(&e->reading, 0);
     atomic_init(&e->limits, NULL);
-    e->inside = *self->inside;
+    e->place.innermost = self->place->innermost;
+    atomic_init(&e->place.late, false);
     e->number = self->number;
 #if defined(__linux__)
     e->id = (pid_t)syscall(SYS_gettid);
@@ -167,7 +168,7 @@ bool thread_list(struct thread *self)
     if (has_key && pthread_setspecific(end_key, e) == 0) {
         link_in(e);
         self->entry = e;
-        self->inside = &e->inside;
+        self->place = &e->place;
         e = NULL;
     }
     pthread_mutex_unlock(&lock);

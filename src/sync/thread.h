@@ -34,6 +34,15 @@ struct time_limits;
  */
 #define THREAD_DEPTH_MAX 200u
 
+/*
+ * Where a thread is: its own and its signal handler's. But `late` is written by the ticker, too: a
+ * time limit is to strike (state/time_limit.h, L3).
+ */
+struct thread_place {
+    struct state *innermost; /* of the states that it is inside of */
+    _Atomic int late;
+};
+
 /* Something to do when a thread ends, however it ends. `run` may use the module. */
 struct thread_end {
     struct thread_end *next;
@@ -54,8 +63,7 @@ struct thread_entry {
     /* See state/time_limit.h. NULL: it never was in a state with such a limit. */
     struct time_limits *_Atomic limits;
 
-    /* The innermost state that the thread is inside of: the thread's and its signal handler's. */
-    struct state *inside;
+    struct thread_place place;
 
     uint64_t number;
 #if defined(__linux__)
@@ -69,14 +77,13 @@ struct thread_entry {
 };
 
 struct thread {
-    uint64_t number;       /* never given twice in a process; 0: this record is not filled in yet */
-    uintptr_t stack_low;   /* lowest address of the C stack */
-    size_t stack_reserve;  /* bytes above stack_low that nothing further may start in */
-    unsigned depth;        /* stays that it is in */
-    struct state **inside; /* the innermost state of these: the entry's, or this one: */
-    struct state *inside_unlisted;
+    uint64_t number;      /* never given twice in a process; 0: this record is not filled in yet */
+    uintptr_t stack_low;  /* lowest address of the C stack */
+    size_t stack_reserve; /* bytes above stack_low that nothing further may start in */
+    unsigned depth;       /* stays that it is in */
+    struct thread_place *place; /* the entry's, or this one: */
+    struct thread_place unlisted;
     struct time_limits *limits; /* the entry's */
-    _Atomic int late; /* a time limit is to strike; the thread's and its signal handler's */
     struct thread_end *ends;
     struct thread_entry *entry; /* NULL: not listed */
 };

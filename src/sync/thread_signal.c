@@ -74,7 +74,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
     int error = errno;
     struct thread_entry *here = thread_entry_here();
     if (is_ours(here, info))
-        atomic_load (&look_at)(here->inside);
+        atomic_load (&look_at)(here->place.innermost);
     else
         pass_on(number, info, context);
     errno = error;

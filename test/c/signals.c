@@ -292,6 +292,29 @@ static void a_thread_that_blocks_all_signals_is_interrupted(void)
                          others_are_still_blocked);
 }
 
+/* It is looked for where the thread enters a state or a coroutine. */
+static void a_time_limit_strikes_where_the_signal_is_blocked(void)
+{
+    sigset_t urgent, before;
+    sigemptyset(&urgent);
+    sigaddset(&urgent, SIGURG);
+    CHECK(pthread_sigmask(SIG_BLOCK, &urgent, &before) == 0);
+    run(owner, "local limited = mt.newstate({ time_limit = 0.05 }, function()\n"
+               "  local inner = require('mtstates').newstate('return function() end')\n"
+               "  return function(how)\n"
+               "    while how == 'coroutines' do coroutine.wrap(function() end)() end\n"
+               "    while how == 'states' do inner:call() end\n"
+               "  end\n"
+               "end)\n"
+               "for _, how in ipairs({ 'coroutines', 'states' }) do\n"
+               "  local ok, message = pcall(limited.call, limited, how)\n"
+               "  assert(not ok and message:find(mt.error.time_limit, 1, true), message)\n"
+               "end\n"
+               "limited:call()\n"
+               "limited:close()");
+    CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+}
+
 #define ALTERNATE_SIZE ((size_t)64 * 1024)
 static _Thread_local char *alternate;
 static _Atomic bool was_on_alternate;
@@ -429,6 +452,7 @@ int main(void)
     a_handler_without_information_gets_its_own_signals();
     signals_that_the_host_ignores_do_no_harm();
     a_thread_that_blocks_all_signals_is_interrupted();
+    a_time_limit_strikes_where_the_signal_is_blocked();
     an_alternate_stack_is_used();
     a_thread_that_reads_is_not_disturbed();
     errno_is_not_disturbed();
