@@ -1,17 +1,14 @@
 /*
  * Time limits on a loaded machine: none strikes early, none strikes later than it may, none hits
- * the next caller; and what it costs to watch ten thousand states that have one.
+ * the next caller.
  *
  * A thread that is ready may get no processor for long, so lateness is counted in the thread's own
  * processor time from when its limit was over on the clock.
  */
 #include "open_lua.h"
 
-#include <dirent.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 static double thread_clock(void)
 {
@@ -180,161 +177,9 @@ static void limits_strike_in_time(uint64_t random, int tries)
     CHECK(latest <= 1);
 }
 
-/* ---- the cost of watching ---- */
-
-enum { STATES = 10000, BUSY = 50 };
-
-static atomic_bool stop;
-static _Atomic int started;
-
-static int is_over(lua_State *L)
-{
-    lua_pushboolean(L, atomic_load(&stop));
-    return 1;
-}
-
-static int open_is_over(lua_State *L)
-{
-    lua_pushcfunction(L, is_over);
-    return 1;
-}
-
-/* Sleeps in its state for the most time: what runs is not to be measured. */
-static const char make_sleepers[] =
-    "local ids, mt = {}, require('mtstates')\n"
-    "kept = {}\n"
-    "for i = 1, ... do\n"
-    "  kept[i] = mt.newstate({ libs = false, time_limit = 3600 }, function()\n"
-    "    local is_over = require('over')\n"
-    "    local nap = require('nap')\n"
-    "    return function() while not is_over() do nap() end end\n"
-    "  end)\n"
-    "end\n"
-    "return function(i) return kept[i]:id() end\n";
-
-static int nap(lua_State *L)
-{
-    (void)L;
-    usleep(20000);
-    return 0;
-}
-
-static int open_nap(lua_State *L)
-{
-    lua_pushcfunction(L, nap);
-    return 1;
-}
-
-struct caller {
-    pthread_t thread;
-    lua_Integer id;
-    long tid;
-};
-
-static void *call_sleeper(void *argument)
-{
-    struct caller *c = argument;
-    lua_State *L = open_lua("over", open_is_over);
-    c->tid = syscall(SYS_gettid);
-    check_lua(L, luaL_loadstring(L, "local s = require('mtstates').state(...) return s:call()"));
-    lua_pushinteger(L, c->id);
-    atomic_fetch_add(&started, 1);
-    check_lua(L, lua_pcall(L, 1, 0, 0));
-    lua_close(L);
-    return NULL;
-}
-
-/* The time on a processor that those threads of the process have had that are not ours. */
-static double others_time(const struct caller *callers)
-{
-    double sum = 0;
-    DIR *tasks = opendir("/proc/self/task");
-    CHECK(tasks != NULL);
-    for (struct dirent *d; (d = readdir(tasks)) != NULL;) {
-        char path[300];
-        long tid = strtol(d->d_name, NULL, 10);
-        bool is_ours = tid <= 0 || tid == getpid();
-        for (int i = 0; i < BUSY; i++)
-            is_ours = is_ours || callers[i].tid == tid;
-        if (is_ours)
-            continue;
-        snprintf(path, sizeof path, "/proc/self/task/%ld/schedstat", tid);
-        FILE *file = fopen(path, "r");
-        unsigned long long ns;
-        if (file != NULL) {
-            if (fscanf(file, "%llu", &ns) == 1)
-                sum += (double)ns * 1e-9;
-            fclose(file);
-        }
-    }
-    closedir(tasks);
-    return sum;
-}
-
-static int count_threads(void)
-{
-    int count = 0;
-    DIR *tasks = opendir("/proc/self/task");
-    CHECK(tasks != NULL);
-    for (struct dirent *d; (d = readdir(tasks)) != NULL;)
-        count += d->d_name[0] != '.';
-    closedir(tasks);
-    return count;
-}
-
-static void watching_many_costs_little(double seconds, int threads_at_first)
-{
-    static struct caller callers[BUSY];
-    lua_State *L = open_lua("over", open_is_over);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, open_nap);
-    lua_setfield(L, -2, "nap");
-    check_lua(L, luaL_loadstring(L, make_sleepers));
-    lua_pushinteger(L, STATES);
-    check_lua(L, lua_pcall(L, 1, 1, 0));
-    for (int i = 0; i < BUSY; i++) {
-        lua_pushvalue(L, -1);
-        lua_pushinteger(L, i + 1);
-        check_lua(L, lua_pcall(L, 1, 1, 0));
-        callers[i].id = lua_tointeger(L, -1);
-        lua_pop(L, 1);
-        CHECK(pthread_create(&callers[i].thread, NULL, call_sleeper, &callers[i]) == 0);
-    }
-    while (atomic_load(&started) < BUSY)
-        usleep(1000);
-    usleep(50000);
-    double least = 1;
-    for (int i = 0; i < 3 && least >= 0.005; i++) { /* other work can only add to it */
-        double before = others_time(callers), begun = test_clock();
-        CHECK(before > 0); /* there is such a thread */
-        usleep((useconds_t)(seconds * 1e6));
-        double part = (others_time(callers) - before) / (test_clock() - begun);
-        least = part < least ? part : least;
-    }
-    printf("watching %d busy of %d states takes %.3f %% of a core\n", BUSY, STATES, least * 100);
-    CHECK(least < (getenv("MTSTATES_TEST_TSAN") != NULL ? 0.05 : 0.005));
-
-    atomic_store(&stop, true);
-    for (int i = 0; i < BUSY; i++)
-        CHECK(pthread_join(callers[i].thread, NULL) == 0);
-    sleep(2); /* with nobody in such a state the ticker sleeps, and ends a second later */
-    CHECK(count_threads() == threads_at_first);
-    lua_close(L);
-}
-
-static void *do_nothing(void *unused)
-{
-    return unused;
-}
-
 int main(void)
 {
     uint64_t random = test_seed();
-    pthread_t first; /* with which the thread sanitizer starts one of its own */
-    CHECK(pthread_create(&first, NULL, do_nothing, NULL) == 0 && pthread_join(first, NULL) == 0);
-    int threads = count_threads();
-    bool is_long = test_seconds() >= 30;
-    limits_strike_in_time(random, is_long ? 1000 : 100);
-    watching_many_costs_little(is_long ? 10 : 1, threads);
+    limits_strike_in_time(random, test_seconds() >= 30 ? 1000 : 100);
     return 0;
 }
