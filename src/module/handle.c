@@ -371,7 +371,7 @@ static int method_memory(lua_State *L)
     struct arena *a = &check_open(L, "memory")->arena;
     lua_pushinteger(L, (lua_Integer)arena_used(a));
     lua_pushinteger(L, (lua_Integer)arena_peak(a));
-    if (a->limit != STATE_NO_MEMORY_LIMIT)
+    if (arena_is_limited(a))
         lua_pushinteger(L, (lua_Integer)a->limit);
     else
         lua_pushnil(L);

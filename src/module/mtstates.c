@@ -41,19 +41,22 @@ static void take_name(lua_State *L, int index, struct recipe *r)
         error_argument(L, 1, r->function, "name longer than %d bytes", RECORD_NAME_MAX);
 }
 
+static void check_option_type(lua_State *L, const char *option, int type, const struct recipe *r)
+{
+    if (lua_type(L, -1) != type)
+        error_argument(L, 1, r->function, "option '%s': %s expected, got %s", option,
+                       lua_typename(L, type), luaL_typename(L, -1));
+}
+
 static bool check_option_flag(lua_State *L, const char *option, const struct recipe *r)
 {
-    if (!lua_isboolean(L, -1))
-        error_argument(L, 1, r->function, "option '%s': boolean expected, got %s", option,
-                       luaL_typename(L, -1));
+    check_option_type(L, option, LUA_TBOOLEAN, r);
     return lua_toboolean(L, -1);
 }
 
 static double check_option_limit(lua_State *L, const char *option, const struct recipe *r)
 {
-    if (lua_type(L, -1) != LUA_TNUMBER)
-        error_argument(L, 1, r->function, "option '%s': number expected, got %s", option,
-                       luaL_typename(L, -1));
+    check_option_type(L, option, LUA_TNUMBER, r);
     double limit = lua_tonumber(L, -1);
     if (!(limit > 0) || limit > DBL_MAX)
         error_argument(L, 1, r->function,
@@ -96,13 +99,13 @@ static bool take_options(lua_State *L, struct recipe *r)
             take_name(L, -1, r);
         } else if (is_key(L, "libs")) {
             has_libs = true;
-            r->options.libs = check_option_flag(L, "libs", r);
+            o->libs = check_option_flag(L, "libs", r);
         } else if (is_key(L, "inherit")) {
             r->inherit = check_option_flag(L, "inherit", r);
         } else if (is_key(L, "memory_limit")) {
-            r->options.memory_limit = check_memory_limit(L, r);
+            o->memory_limit = check_memory_limit(L, r);
         } else if (is_key(L, "time_limit")) {
-            r->options.time_limit = check_time_limit(L, r);
+            o->time_limit = check_time_limit(L, r);
         } else {
             error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
         }
@@ -134,7 +137,7 @@ static struct recipe recipe_for(const char *function)
 {
     return (struct recipe){
         .function = function,
-        .options = {.libs = true, .memory_limit = STATE_NO_MEMORY_LIMIT},
+        .options = {.libs = true, .memory_limit = ARENA_NO_LIMIT},
         .inherit = true,
     };
 }

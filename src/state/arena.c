@@ -511,7 +511,7 @@ static struct arena_large *large_new(struct arena *a, size_t size)
 /* Under a limit; else the system's allocator does it where it is better. */
 static bool gets_mapped(const struct arena *a, size_t size)
 {
-    return a->limit != SIZE_MAX && size >= MAPPED_MIN;
+    return arena_is_limited(a) && size >= MAPPED_MIN;
 }
 
 static void *large_allocate(struct arena *a, size_t size)
@@ -667,14 +667,13 @@ bool arena_reserve_slowly(struct arena *a, size_t size)
     return true;
 }
 
-void arena_init(struct arena *a, size_t limit, const struct arena_collector *collector)
+void arena_init(struct arena *a, size_t limit)
 {
     enum { LOOKS = 16 }; /* at so many parts of the limit */
     memset(a, 0, sizeof *a);
     a->large.next = a->large.previous = &a->large;
     a->mapped.next = a->mapped.previous = &a->mapped;
     a->limit = limit;
-    a->collector = collector;
     a->look_interval = (ptrdiff_t)smaller(SWEEP_MIN, limit / LOOKS);
     a->until_look = a->look_interval;
 }
@@ -683,7 +682,7 @@ void arena_init(struct arena *a, size_t limit, const struct arena_collector *col
 
 void arena_init_model(struct arena *a, void *segment, size_t size)
 {
-    arena_init(a, SIZE_MAX, NULL);
+    arena_init(a, ARENA_NO_LIMIT);
     a->segments = segment;
     a->segments->size = size;
     a->image = segment;
@@ -738,13 +737,13 @@ static void unmapped_free(struct arena_large *l)
 
 void arena_lend(struct arena *a)
 {
-    if (a->limit != SIZE_MAX)
+    if (arena_is_limited(a))
         a->limit += LENT;
 }
 
 void arena_take_back(struct arena *a)
 {
-    if (a->limit != SIZE_MAX)
+    if (arena_is_limited(a))
         a->limit -= LENT;
 }
 

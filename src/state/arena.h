@@ -45,12 +45,16 @@ struct arena;
 struct arena_block;
 struct arena_segment;
 
-/* What can collect garbage of a limited arena. */
+/*
+ * What can collect garbage of a limited arena. `pace` is called again and again while memory is
+ * freed, `collect` before a block is refused that Lua may not collect for.
+ */
 struct arena_collector {
-    void (*pace)(struct arena *); /* called again and again while memory is freed */
-    void (*collect)(
-        struct arena *); /* called before a block is refused that Lua may not collect for */
+    void (*pace)(struct arena *);
+    void (*collect)(struct arena *);
 };
+
+#define ARENA_NO_LIMIT SIZE_MAX
 
 struct arena_large {
     struct arena_large *next, *previous;
@@ -69,20 +73,22 @@ struct arena {
     size_t freed;                     /* bytes since the last sweep, as seen at the last look; */
     ptrdiff_t until_look;             /* and so many before the next look, of */
     ptrdiff_t look_interval;
-    const struct arena_collector *collector;
-    bool collects;               /* is just doing so */
-    size_t used_at_collect;      /* `used` after it last did */
-    struct arena_large *reserve; /* for the next large block; see arena_reserve */
+    const struct arena_collector *collector; /* its owner's to set; NULL: none */
+    bool collects;                           /* is just doing so */
+    size_t used_at_collect;                  /* `used` after it last did */
+    struct arena_large *reserve;             /* for the next large block; see arena_reserve */
     size_t reserve_size;
     char *image; /* a segment in which there are blocks of all sizes */
     size_t image_size;
 };
 
-/*
- * Takes no memory yet, and at most `limit` bytes later; SIZE_MAX is no limit. `collector`
- * may be NULL.
- */
-void arena_init(struct arena *a, size_t limit, const struct arena_collector *collector);
+/* Takes no memory yet, and at most `limit` bytes later, or ARENA_NO_LIMIT. */
+void arena_init(struct arena *a, size_t limit);
+
+static inline bool arena_is_limited(const struct arena *a)
+{
+    return a->limit != ARENA_NO_LIMIT;
+}
 
 /* Any thread. */
 static inline size_t arena_used(struct arena *a)

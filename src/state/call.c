@@ -72,7 +72,7 @@ int call_on_error(lua_State *target)
 static int raise_out_of_memory(lua_State *host, struct state *s)
 {
     const char *detail = "ran out of memory";
-    if (s->arena.limit != STATE_NO_MEMORY_LIMIT)
+    if (arena_is_limited(&s->arena))
         detail = lua_pushfstring(
             host, "%s: memory_limit is %I bytes, %I were in use", detail,
             (LUAI_UACINT)s->arena.limit,
@@ -125,7 +125,7 @@ static int collect(lua_State *target)
  */
 static void end_failed(struct call *c, int status)
 {
-    if (c->stay.state->arena.limit != STATE_NO_MEMORY_LIMIT) {
+    if (arena_is_limited(&c->stay.state->arena)) {
         c->most = INT_MAX;
         if (status == LUA_ERRMEM) {
             lua_pushcfunction(c->target, collect);

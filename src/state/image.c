@@ -320,11 +320,11 @@ static bool passes_trial(struct image *i, struct state *s, image_open *open, boo
                          bool *enough)
 {
     lua_Integer opened = 0, copied = 0;
-    arena_init(&s->arena, SIZE_MAX, NULL);
+    arena_init(&s->arena, ARENA_NO_LIMIT);
     s->main = open(arena_resize, &s->arena, s, libs);
     *enough = try_interpreter(s, &opened);
     if (*enough) {
-        arena_init(&s->arena, SIZE_MAX, NULL);
+        arena_init(&s->arena, ARENA_NO_LIMIT);
         s->main = copy(i, s);
         *enough = try_interpreter(s, &copied);
     }

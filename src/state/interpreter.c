@@ -226,7 +226,7 @@ void interpreter_start(lua_State *target)
     if (lua_getglobal(target, LUA_MATHLIBNAME) == LUA_TTABLE)
         seed_math(target); /* again: a copy has the seed of its image */
     lua_pop(target, 1);
-    if (interpreter_state(target)->arena.limit != STATE_NO_MEMORY_LIMIT)
+    if (arena_is_limited(&interpreter_state(target)->arena))
         memory_limit_open(target);
     lua_gc(target, LUA_GCRESTART);
 #if MTSTATES_GC_STRESS

@@ -30,8 +30,6 @@ static int pause_for(size_t used, size_t limit)
 static void set_pause(struct arena *a)
 {
     struct memory_limit *m = &state_of(a)->memory_limit;
-    if (m->collector == NULL)
-        return;
     int has = lua_inside_set_pause(m->collector, LEAST);
     if (has < 0) /* in a finalizer */
         return;
@@ -60,24 +58,22 @@ static int ask_for_too_much(lua_State *L)
 static void collect(struct arena *a)
 {
     lua_State *collector = state_of(a)->memory_limit.collector;
-    if (collector == NULL)
-        return;
     lua_pushcfunction(collector, ask_for_too_much);
     lua_pcall(collector, 0, 0, 0);
     lua_settop(collector, 0);
 }
 
-const struct arena_collector memory_limit_collector = {set_pause, collect};
-
 /* ---- */
 
 void memory_limit_open(lua_State *target)
 {
+    static const struct arena_collector collector = {set_pause, collect};
     static const char collector_key = 0; /* into the registry: its address */
-    struct memory_limit *m = &interpreter_state(target)->memory_limit;
-    lua_State *collector = lua_newthread(target);
+    struct state *s = interpreter_state(target);
+    lua_State *coroutine = lua_newthread(target);
     lua_rawsetp(target, LUA_REGISTRYINDEX, &collector_key);
-    m->collector = collector;
+    s->memory_limit.collector = coroutine;
+    s->arena.collector = &collector;
 }
 
 void memory_limit_close(struct arena *a)

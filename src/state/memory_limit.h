@@ -22,9 +22,6 @@ struct memory_limit {
     lua_State *collector;       /* a coroutine that only collects */
 };
 
-/* For the arena of a state with a limit. */
-extern const struct arena_collector memory_limit_collector;
-
 /* In a new state that has a limit, before any code of its own. [-0, +0, m] */
 void memory_limit_open(lua_State *target);
 

@@ -340,7 +340,7 @@ int setup_make(struct setup *s)
 static int raise_no_memory(lua_State *host, const struct recipe *r)
 {
     const char *where = "";
-    if (r->options.memory_limit != STATE_NO_MEMORY_LIMIT)
+    if (r->options.memory_limit != ARENA_NO_LIMIT)
         where = lua_pushfstring(host, ", where memory_limit is %I bytes",
                                 (LUAI_UACINT)r->options.memory_limit);
     return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for '%s'%s", r->function, where);

@@ -41,10 +41,8 @@ struct state *state_new(struct thread *self, const struct state_options *o)
     s->allows_hooks = 1;
     s->queued_to_close = false;
     s->finalized = NULL;
-    s->main = NULL;
     s->memory_limit = (struct memory_limit){0};
-    bool limited = o->memory_limit != STATE_NO_MEMORY_LIMIT;
-    arena_init(&s->arena, o->memory_limit, limited ? &memory_limit_collector : NULL);
+    arena_init(&s->arena, o->memory_limit);
     if (!interpreter_new(s, o->libs)) {
         destroy(&s->record); /* nobody has seen it */
         return NULL;

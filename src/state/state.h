@@ -54,11 +54,9 @@ struct state_options {
     const char *name; /* NULL: none; else name_length bytes */
     size_t name_length;
     bool libs;           /* open all standard libraries, or only base and package */
-    size_t memory_limit; /* bytes; STATE_NO_MEMORY_LIMIT: none */
+    size_t memory_limit; /* bytes; ARENA_NO_LIMIT: none */
     uint32_t time_limit; /* milliseconds; 0: none */
 };
-
-#define STATE_NO_MEMORY_LIMIT SIZE_MAX
 
 /*
  * A state with a new interpreter, busy by the calling thread, that the registry does not know yet,

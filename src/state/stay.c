@@ -44,7 +44,7 @@ static void end_nested(struct stay *s)
 }
 
 /* False: no memory to see to the limit. */
-static inline bool begin_limited(struct stay *s)
+static bool begin_limited(struct stay *s)
 {
     if (s->state->time_limit == 0)
         return true;
@@ -54,20 +54,28 @@ static inline bool begin_limited(struct stay *s)
     return s->limited != NULL;
 }
 
-static inline void end_limited(struct stay *s)
+static void end_limited(struct stay *s)
 {
     if (s->kind == STAY_LIMITED)
         time_limit_end(s->self, s->limited);
 }
 
+/* What a linked stay begins with besides. False: as before. */
+static bool begin_specially(struct stay *s)
+{
+    if (!begin_limited(s))
+        return false;
+    if (interrupt_is_pending(&s->state->interrupt))
+        interrupt_meet(&s->state->interrupt);
+    return true;
+}
+
 enum entry stay_begun_specially(struct stay *s)
 {
-    if (!begin_limited(s)) {
+    if (!begin_specially(s)) {
         stay_leave(s);
         return ENTRY_NO_MEMORY;
     }
-    if (interrupt_is_pending(&s->state->interrupt))
-        interrupt_meet(&s->state->interrupt);
     PROBE_STATE(call_enter, s->state);
     return ENTRY_ENTERED;
 }
@@ -84,11 +92,7 @@ void stay_end_specially(struct stay *s)
 bool stay_begin_setup(struct stay *s, struct state *state, struct thread *self)
 {
     stay_link(s, state, self);
-    if (!begin_limited(s))
-        return false;
-    if (interrupt_is_pending(&state->interrupt))
-        interrupt_meet(&state->interrupt);
-    return true;
+    return begin_specially(s);
 }
 
 void stay_end_setup(struct stay *s)

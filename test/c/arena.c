@@ -88,7 +88,7 @@ static void blocks_keep_their_bytes_and_the_count_is_exact(uint64_t seed)
     struct arena a;
     uint64_t random = seed;
     size_t used = 0;
-    arena_init(&a, SIZE_MAX, NULL);
+    arena_init(&a, ARENA_NO_LIMIT);
     memset(blocks, 0, sizeof blocks);
     for (int step = 0; step < STEPS; step++) {
         int i = (int)random_below(&random, BLOCKS);
@@ -110,7 +110,7 @@ static void blocks_keep_their_bytes_and_the_count_is_exact(uint64_t seed)
 static void destroying_gives_back_what_is_in_use(void)
 {
     struct arena a;
-    arena_init(&a, SIZE_MAX, NULL);
+    arena_init(&a, ARENA_NO_LIMIT);
     for (size_t size = 1; size < 5000; size += 7) {
         void *block = arena_resize(&a, NULL, 0, size);
         CHECK(block != NULL);
@@ -129,7 +129,7 @@ static void a_reservation_holds_when_the_system_has_no_memory(void)
 {
     for (size_t size = 1; size <= 3000; size++) {
         struct arena a;
-        arena_init(&a, SIZE_MAX, NULL);
+        arena_init(&a, ARENA_NO_LIMIT);
         CHECK(arena_reserve(&a, size));
         refuse = true;
         /* also a little less than was reserved, which may be of the other kind */
@@ -149,7 +149,7 @@ static void a_reservation_holds_when_the_system_has_no_memory(void)
 static void a_burst_gives_its_memory_back(void)
 {
     struct arena a;
-    arena_init(&a, SIZE_MAX, NULL);
+    arena_init(&a, ARENA_NO_LIMIT);
     lua_State *L = lua_newstate(arena_resize, &a);
     CHECK(L != NULL);
     luaL_openlibs(L);
@@ -176,7 +176,7 @@ static void a_burst_gives_its_memory_back(void)
 static void an_idle_interpreter_has_little_room_to_spare(bool libs)
 {
     struct arena a;
-    arena_init(&a, SIZE_MAX, NULL);
+    arena_init(&a, ARENA_NO_LIMIT);
     lua_State *L = lua_newstate(arena_resize, &a);
     CHECK(L != NULL);
     luaL_requiref(L, LUA_GNAME, luaopen_base, 1); /* every state has these two */

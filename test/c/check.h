@@ -49,11 +49,22 @@ static inline double test_seconds(void)
     return given ? strtod(given, NULL) : 1.5;
 }
 
-static inline double test_clock(void)
+static inline double test_seconds_of(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static inline double test_clock(void)
+{
+    return test_seconds_of(CLOCK_MONOTONIC);
+}
+
+/* The processor's time that the calling thread has had. */
+static inline double test_thread_clock(void)
+{
+    return test_seconds_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* One more than there are CPUs. */

@@ -57,7 +57,7 @@ static int open_alien(lua_State *L)
 static void userdata_in_the_memory_of_a_handle_is_no_handle(void)
 {
     struct arena arena; /* gives the same memory again at once */
-    arena_init(&arena, SIZE_MAX, NULL);
+    arena_init(&arena, ARENA_NO_LIMIT);
     lua_State *L = lua_newstate(arena_resize, &arena);
     CHECK(L != NULL);
     open_libraries(L, "alien", open_alien);

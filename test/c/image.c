@@ -112,7 +112,7 @@ static struct state *make_state(bool libs)
 {
     struct state *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
-    arena_init(&s->arena, SIZE_MAX, NULL);
+    arena_init(&s->arena, ARENA_NO_LIMIT);
     s->main = image_copy(s, libs);
     CHECK((s->main != NULL) == MTSTATES_IMAGE);
     if (s->main == NULL)
@@ -166,7 +166,7 @@ static void lua_close_frees_all_of_a_copy(bool libs)
 static void a_copy_is_as_large_as_what_is_opened(bool libs)
 {
     struct state *copied = make_state(libs), opened = {.main = NULL};
-    arena_init(&opened.arena, SIZE_MAX, NULL);
+    arena_init(&opened.arena, ARENA_NO_LIMIT);
     opened.main = open(arena_resize, &opened.arena, &opened, libs);
     for (int i = 0; i < 2; i++) { /* the first leaves 64 bytes to the second */
         lua_gc(opened.main, LUA_GCCOLLECT);

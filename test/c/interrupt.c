@@ -57,7 +57,7 @@ enum { OWN_HOOKS = sizeof own_hooks / sizeof *own_hooks };
 static void *catch_and_loop(void *argument)
 {
     const struct own_hook *own = argument;
-    struct state_options options = {.libs = true, .memory_limit = STATE_NO_MEMORY_LIMIT};
+    struct state_options options = {.libs = true, .memory_limit = ARENA_NO_LIMIT};
     struct state *s = state_new(thread_self(), &options);
     struct stay stay;
     CHECK(s != NULL);

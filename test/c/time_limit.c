@@ -10,15 +10,6 @@
 #include <pthread.h>
 #include <string.h>
 
-static double thread_clock(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* ---- strikes in time ---- */
-
 /* Of the stay that the thread is in. */
 static _Thread_local struct {
     double over;        /* when its limit is, on the clock */
@@ -31,7 +22,7 @@ static int look(lua_State *L)
     (void)L;
     bool is_over = test_clock() >= stay.over; /* in any case: TSan delivers signals at such calls */
     if (is_over && stay.ran_at_over == 0)
-        stay.ran_at_over = thread_clock();
+        stay.ran_at_over = test_thread_clock();
     return 0;
 }
 
@@ -44,7 +35,7 @@ static int open_look(lua_State *L)
 static const char make_loop[] =
     "local seconds = ...\n"
     "return require('mtstates').newstate({ time_limit = seconds }, function()\n"
-    "  local look, clock = require('look'), os.clock\n"
+    "  local look = require('look')\n"
     "  return function(how, turns)\n"
     "    if how == 'innocent' then return turns end\n"
     "    if how == 'loop' then while true do look() end end\n"
@@ -108,7 +99,7 @@ static void try_one(lua_State *L, struct tries *t, const char *how, double limit
     stay.ran_at_over = 0;
     CHECK(call(L, how, 0) != LUA_OK && is_struck(L));
     CHECK(test_clock() - begun >= limit);
-    double late = stay.ran_at_over == 0 ? 0 : thread_clock() - stay.ran_at_over;
+    double late = stay.ran_at_over == 0 ? 0 : test_thread_clock() - stay.ran_at_over;
     if (late / allowed > t->latest)
         t->latest = late / allowed;
     be_innocent(L, limit);

@@ -27,6 +27,17 @@ local function limited(body, limit)
     end, string.dump(body))
 end
 
+-- The setup of a state whose callback runs until it is ended, or returns the value that it is called with.
+local function looping()
+    local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end -- see CMakeLists.txt
+    return function(value)
+        while value == nil do
+            breathe()
+        end
+        return value
+    end
+end
+
 -- That f(...) raises time_limit, not before `limits` limits are over; the message.
 local function time_limit_of(limits, f, ...)
     local begun = now()
@@ -99,15 +110,7 @@ describe("time_limit", function()
     end)
 
     it("counts a stay with all that it calls, and strikes in whatever state runs by then", function()
-        local inner <close> = mtstates.newstate("inner of a limited one", function()
-            local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
-            return function(what)
-                while what ~= "innocent" do
-                    breathe()
-                end
-                return what
-            end
-        end)
+        local inner <close> = mtstates.newstate("inner of a limited one", looping)
         local outer = limited(function(how)
             local mt = require("mtstates")
             local target = mt.state("inner of a limited one")
@@ -142,11 +145,8 @@ describe("time_limit", function()
     end)
 
     it("of an inner state leaves the outer one alone", function()
-        local outer = mtstates.newstate(function(limit)
-            local inner = require("mtstates").newstate({ time_limit = limit }, function()
-                local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
-                return function() while true do breathe() end end
-            end)
+        local outer = mtstates.newstate(function(limit, setup)
+            local inner = require("mtstates").newstate({ time_limit = limit }, setup)
             return function()
                 local results = {}
                 for i = 1, 3 do
@@ -154,22 +154,19 @@ describe("time_limit", function()
                 end
                 return table.unpack(results)
             end
-        end, LIMIT)
+        end, LIMIT, looping)
         assert.same({ false, false, false }, { outer:call() })
     end)
 
     it("of an outer state holds where the inner one has a longer or a shorter one", function()
         for _, factor in ipairs({ 0.5, 100 }) do
-            local outer = limited(function(limit)
-                local inner = require("mtstates").newstate({ time_limit = limit }, function()
-                    local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
-                    return function() while true do breathe() end end
-                end)
+            local outer = limited(function(limit, setup)
+                local inner = require("mtstates").newstate({ time_limit = limit }, setup)
                 while true do
                     pcall(inner.call, inner)
                 end
             end)
-            time_limit_of(2, outer.call, outer, LIMIT * factor)
+            time_limit_of(2, outer.call, outer, LIMIT * factor, looping)
             assert.equal("innocent", outer:call("innocent"))
         end
     end)
@@ -267,28 +264,20 @@ describe("time_limit", function()
     it("holds in many threads at once, each for its own stay", function()
         local threads = {}
         for i = 1, 10 do
-            threads[i] = support.thread(function(limit, n)
+            threads[i] = support.thread(function(limit, n, setup)
                 local mt, luv = require("mtstates"), require("luv")
-                local state = mt.newstate({ time_limit = limit }, function()
-                    local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
-                    return function(loops)
-                        while loops do
-                            breathe()
-                        end
-                        return "short"
-                    end
-                end)
+                local state = mt.newstate({ time_limit = limit }, setup)
                 for _ = 1, 3 do
                     local begun = luv.hrtime()
-                    local ok, message = pcall(state.call, state, true)
+                    local ok, message = pcall(state.call, state)
                     assert(not ok and message:find(mt.error.time_limit, 1, true), message)
                     assert((luv.hrtime() - begun) / 1e9 >= limit)
                     for _ = 1, 1000 do
-                        assert(state:call() == "short")
+                        assert(state:call("short") == "short")
                     end
                 end
                 return n
-            end, LIMIT * (1 + i % 3), i)
+            end, LIMIT * (1 + i % 3), i, string.dump(looping))
         end
         for i = 1, 10 do
             assert.same({ true, i }, { threads[i].join() })

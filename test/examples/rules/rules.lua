@@ -7,8 +7,9 @@
 -- those of all its calls, with waiting. Exit status 0: each order got an answer from each script that was not
 -- switched off.
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
-package.path = here .. "/?.lua;" .. package.path
+package.path = here .. "/?.lua;" .. here .. "/../?.lua;" .. package.path
 
+local command_line = require("command_line")
 local mtstates = require("mtstates")
 local uv = require("luv")
 
@@ -16,32 +17,14 @@ local MEMORY_LIMIT = 1000000 -- bytes
 local TIME_LIMIT = 0.1 -- seconds
 local STRIKES = 3 -- a script that ran into its limits so often is switched off
 
-local function usage(message)
-    io.stderr:write("rules: ", message, "\nusage: lua5.4 rules.lua [--threads N] [--orders N] [FOLDER]\n")
-    os.exit(2)
-end
-
-local function parse(arguments)
-    local options = { threads = #uv.cpu_info() + 1, orders = 1000, folder = here .. "/scripts" }
-    local i = 1
-    while i <= #arguments do
-        local name = arguments[i]:match("^%-%-(%a+)$")
-        if not name then
-            options.folder = arguments[i]
-            i = i + 1
-        elseif name == "threads" or name == "orders" then
-            local value = math.tointeger(tonumber(arguments[i + 1]))
-            if not value or value < 1 or value > 1000000 then
-                usage("--" .. name .. " takes a number from 1 on")
-            end
-            options[name] = value
-            i = i + 2
-        else
-            usage("unknown option --" .. name)
-        end
-    end
-    return options
-end
+local PROGRAM = {
+    name = "rules",
+    usage = "[--threads N] [--orders N] [FOLDER]",
+    numbers = {
+        threads = { default = #uv.cpu_info() + 1, most = 1000000 },
+        orders = { default = 1000, most = 1000000 },
+    },
+}
 
 -- The setup of each script's state. The script is text, never a binary chunk, and defines discount(order).
 local function setup(code, name, open_sandbox)
@@ -60,7 +43,8 @@ end
 local function open_scripts(folder)
     local sandbox = dofile(here .. "/sandbox.lua")
     local scripts, names = {}, {}
-    for name in uv.fs_scandir_next, uv.fs_scandir(folder) or usage("cannot read " .. folder) do
+    local entries = uv.fs_scandir(folder) or command_line.refuse(PROGRAM, "cannot read " .. folder)
+    for name in uv.fs_scandir_next, entries do
         if name:match("%.lua$") then
             names[#names + 1] = name
         end
@@ -169,8 +153,8 @@ local function report(scripts, records, options)
     return is_complete
 end
 
-local options = parse(arg)
-local scripts = open_scripts(options.folder)
+local options = command_line.parse(PROGRAM, arg)
+local scripts = open_scripts(options.paths[#options.paths] or here .. "/scripts")
 local ledger = open_ledger(options.orders, STRIKES)
 local names, threads = {}, {}
 for i, script in ipairs(scripts) do

@@ -5,8 +5,9 @@
 --
 -- Needs mtstates and luv on package.cpath. Exit status 0: the counts agree.
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
-package.path = here .. "/?.lua;" .. package.path
+package.path = here .. "/?.lua;" .. here .. "/../?.lua;" .. package.path
 
+local command_line = require("command_line")
 local mtstates = require("mtstates")
 local uv = require("luv")
 local words = require("words")
@@ -14,31 +15,17 @@ local words = require("words")
 local DEFAULT_PATHS = { "/usr/share/common-licenses", "/usr/share/doc" }
 local MOST_FREQUENT = 10
 
-local function usage(message)
-    io.stderr:write("wordcount: ", message, "\n",
-        "usage: lua5.4 wordcount.lua [--threads N] [--states M] [FILE or FOLDER ...]\n")
-    os.exit(2)
-end
+local PROGRAM = {
+    name = "wordcount",
+    usage = "[--threads N] [--states M] [FILE or FOLDER ...]",
+    numbers = {
+        threads = { default = #uv.cpu_info() + 1, most = 200 },
+        states = { default = 16, most = 200 },
+    },
+}
 
 local function parse(arguments)
-    local options = { threads = #uv.cpu_info() + 1, states = 16, paths = {} }
-    local i = 1
-    while i <= #arguments do
-        local name = arguments[i]:match("^%-%-(%a+)$")
-        if not name then
-            table.insert(options.paths, arguments[i])
-            i = i + 1
-        elseif name == "threads" or name == "states" then
-            local value = math.tointeger(tonumber(arguments[i + 1]))
-            if not value or value < 1 or value > 200 then
-                usage("--" .. name .. " takes a number from 1 to 200")
-            end
-            options[name] = value
-            i = i + 2
-        else
-            usage("unknown option --" .. name)
-        end
-    end
+    local options = command_line.parse(PROGRAM, arguments)
     if #options.paths == 0 then
         for _, path in ipairs(DEFAULT_PATHS) do
             if uv.fs_stat(path) then
