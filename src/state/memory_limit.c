@@ -51,6 +51,23 @@ static int ask_for_too_much(lua_State *L)
     return 0;
 }
 
+static int do_nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+/* A coroutine's first call makes what Lua keeps for later ones, so `collect` takes no memory: it is
+ * called in the middle of a push for which just enough was reserved. [-0, +0, e] on the target */
+static void prepare_to_collect(lua_State *target, lua_State *collector)
+{
+    lua_pushcfunction(collector, do_nothing);
+    int status = lua_pcall(collector, 0, 0, 0);
+    lua_settop(collector, 0);
+    if (status != LUA_OK)
+        ask_for_too_much(target); /* raises it */
+}
+
 /*
  * Called in the middle of an allocation, where Lua itself would collect, too, or of a function of
  * lauxlib. The coroutine that runs may not be used there; this one may.
@@ -72,6 +89,7 @@ void memory_limit_open(lua_State *target)
     struct state *s = interpreter_state(target);
     lua_State *coroutine = lua_newthread(target);
     lua_rawsetp(target, LUA_REGISTRYINDEX, &collector_key);
+    prepare_to_collect(target, coroutine);
     s->memory_limit.collector = coroutine;
     s->arena.collector = &collector;
 }

@@ -15,13 +15,14 @@ atomic_bool time_limit_watching;
 
 /* ---- the ticker's ---- */
 
+/* Which one is next, when it has come. The one that strikes always has its time from the one
+ * before: the ticker may have been late. */
 static enum time_limit_strike strike_at(const struct limited_stay *l, const struct timespec *now)
 {
     int64_t limit = (int64_t)(l->seen & LOW_BITS) * 1000000;
-    int64_t lasted = clock_elapsed_ns(&l->since, now);
-    if (lasted < limit)
-        return TIME_LIMIT_NONE;
-    return lasted < 2 * limit ? TIME_LIMIT_ONCE : TIME_LIMIT_ALWAYS;
+    if (l->sent == TIME_LIMIT_ALWAYS || clock_elapsed_ns(&l->since, now) < limit)
+        return l->sent;
+    return l->sent == TIME_LIMIT_NONE ? TIME_LIMIT_ONCE : TIME_LIMIT_ALWAYS;
 }
 
 /* The clock is read after the word was: the ticker may have been held up, and a stay that has begun
@@ -33,10 +34,11 @@ static void see(struct limited_stay *l, uint64_t word)
     l->sent = TIME_LIMIT_NONE;
 }
 
-static void send(struct limited_stay *l, enum time_limit_strike strike)
+static void send(struct limited_stay *l, enum time_limit_strike strike, const struct timespec *now)
 {
     SET(l->strike, (l->seen & ~(uint64_t)LOW_BITS) | strike);
     l->sent = strike;
+    l->since = *now;
     l->looks = 0;
 }
 
@@ -50,7 +52,7 @@ static bool look_at_stay(struct limited_stay *l, const struct timespec *now)
         return false;
     enum time_limit_strike strike = strike_at(l, now);
     if (strike != l->sent)
-        send(l, strike);
+        send(l, strike, now);
     bool is_taken = GET(l->strike) == 0;
     return strike != TIME_LIMIT_NONE && !is_taken && tick_is_turn(++l->looks);
 }

@@ -57,7 +57,7 @@ struct limited_stay {
     _Atomic uint64_t strike; /* the number of a stay, and an enum time_limit_strike */
     /* The ticker's: */
     uint64_t seen; /* this word */
-    struct timespec since;
+    struct timespec since; /* it was seen, or the last strike was sent */
     enum time_limit_strike sent;
     unsigned looks; /* since the strike was sent */
 };

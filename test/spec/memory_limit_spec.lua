@@ -1,3 +1,4 @@
+local child = require("child")
 local mtstates = require("mtstates")
 local support = require("support")
 
@@ -285,6 +286,65 @@ describe("memory()", function()
         local state = eater("")
         state:close()
         assert.matches("^" .. mtstates.error.object_closed, support.error_of(state.memory, state))
+    end)
+
+    -- The push of the argument finds room for the string, but not for Lua's table of strings, which grows
+    -- for it; and no place is left in which a collection could be made ready.
+    it("holds while an argument arrives in a state that is full to the last block", function()
+        local output = child.call(function()
+            local mt = require("mtstates")
+            local function make()
+                return mt.newstate({ memory_limit = 900000 }, function()
+                    local gc = collectgarbage
+                    local names, kept = {}, {}
+                    for i = 1, 2100 do
+                        names[i] = false
+                    end
+                    for i = 1, 12000 do
+                        kept[i] = false
+                    end
+                    local function fill()
+                        local i = 2
+                        while true do
+                            kept[i] = {}
+                            i = i + 1
+                        end
+                    end
+                    kept[1] = string.rep("q", 226)
+                    return function(task, last)
+                        if task == "arrive" then
+                            return "arrived"
+                        end
+                        gc("stop")
+                        for _ = 1, 3 do
+                            gc()
+                        end
+                        local before = gc("count")
+                        for i = 1, last do
+                            names[i] = string.char(i // 200 + 32, i % 200 + 32, 1, 2)
+                            local now = gc("count")
+                            if task == "grow" and now - before > 6 then
+                                return i
+                            end
+                            before = now
+                        end
+                        pcall(fill)
+                        kept[1] = false
+                        gc()
+                        kept[1] = { 1, 2, 3, 4, 5 }
+                    end
+                end)
+            end
+            local probe <close> = make()
+            local grown = probe:call("grow", 2100)
+            for names = grown - 6, grown + 3 do
+                local state <close> = make()
+                pcall(state.call, state, "fill", names)
+                pcall(state.call, state, ("\1"):rep(40))
+            end
+            print("alive")
+        end)
+        assert.equal("alive\n[exit 0]", output)
     end)
 end)
 

@@ -79,6 +79,18 @@ describe("time_limit", function()
         assert.equal("innocent", state:call("innocent"))
     end)
 
+    it("lets code clean up once, however short the limit is", function()
+        for _, limit in ipairs({ 0.001, 0.004 }) do
+            local state <close> = limited(function()
+                pcall(forever) -- luacheck: ignore
+                return "cleaned up"
+            end, limit * support.slowness)
+            for _ = 1, 10 do
+                assert.equal("cleaned up", state:call())
+            end
+        end
+    end)
+
     it("lets __close clean up", function()
         local state = limited(function()
             cleaned = cleaned or 0 -- luacheck: ignore
