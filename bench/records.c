@@ -20,7 +20,8 @@ static bool record_is_closed(struct record *r)
     return false;
 }
 
-static const struct record_kind kind = {record_free, record_is_closed};
+static const struct record_kind kind = {
+    .registry = &registry_states, .destroy = record_free, .is_closed = record_is_closed};
 
 int records_make(size_t count)
 {
@@ -51,7 +52,7 @@ void records_find(size_t n, int at_random)
     struct record *found;
     for (size_t i = 0; i < n; i++) {
         int64_t id = first_id + (at_random ? (int64_t)(next_random() % records_count) : 0);
-        if (registry_find_id(id, &found) != REGISTRY_FOUND)
+        if (registry_find_id(&registry_states, id, &found) != REGISTRY_FOUND)
             abort();
         record_release(found);
     }

@@ -32,7 +32,7 @@ local mtstates = {}
 ---@field unknown_object string no living state has that id or name
 
 ---What crosses; see above.
----@alias mtstates.Value nil|boolean|number|string|lightuserdata|table|function|mtstates.State
+---@alias mtstates.Value nil|boolean|number|string|lightuserdata|table|function|mtstates.State|mtstates.Pool
 
 ---@class mtstates.options
 ---@field name? string any bytes, at most 65535; several states may bear one name
@@ -83,6 +83,33 @@ function mtstates.state(key) end
 ---@return mtstates.State handle owns the state
 ---Raises ambiguous_name, what newstate raises, and an error when setup needs the same singleton.
 function mtstates.singleton(name, libs, setup, ...) end
+
+---@class mtstates.recycle
+---@field calls? integer 1 or more: calls, of whichever handle, that are not nested
+---@field seconds? number more than 0: age when it is left
+---@field bytes? integer 1 or more: what Lua has allocated in it when it is left
+
+---@class mtstates.pool_options: mtstates.options
+---@field size? integer most members, 1 to 4096; by default the CPUs that this process may use
+---@field min? integer members that are made at once, 1 to `size`, which is the default
+---@field recycle? mtstates.recycle when members are replaced; the last places at three quarters of these
+--- calls and seconds, the first at all, and the others between, so that they do not go together
+
+---Makes a pool of states, its members, each by `setup(...)` in the calling thread; the name is the pool's.
+---@param options mtstates.pool_options
+---@param setup fun(...): function|string as for newstate; results after the callback are dropped
+---@param ... mtstates.Value for each setup
+---@return mtstates.Pool handle owns the pool, and that its members
+---Raises what newstate raises; then nothing is left behind.
+function mtstates.newpool(options, setup, ...) end
+
+---A handle of a pool that does not own, like mtstates.state; names of pools and of states do not meet.
+---Without an argument: the pool and the place of the member that this code runs in, nil elsewhere.
+---@param key? integer|string
+---@return mtstates.Pool|nil handle
+---@return integer|nil place
+---Raises unknown_object, ambiguous_name, out_of_memory, or an argument error.
+function mtstates.pool(key) end
 
 ---@return integer|nil id of the state that this code runs in; nil in a host that mtstates did not make
 function mtstates.id() end
@@ -155,5 +182,78 @@ function State:memory() end
 
 ---@return boolean owns whether this handle keeps the state alive
 function State:isowner() end
+
+---A handle of a pool. `p(...)` is `p:call(...)`, `#p` is its size; `==`, tostring and `<close>` as for
+---handles of states. When the last owning handle goes, it is closed. Every method but close raises
+---object_closed when the pool is closed.
+---@class mtstates.Pool
+---@overload fun(...): ...
+local Pool = {}
+
+---@return integer id unique in the process, also among states
+function Pool:id() end
+
+---@return string|nil
+function Pool:name() end
+
+---Runs the callback of an idle member: the one that this handle was used for last, if that is idle. All
+---busy: makes one more in this thread where `size` allows it; else nests in a member that this thread is
+---inside of; else raises concurrent_access at once. An idle member takes no lock and no wait.
+---@param ... mtstates.Value
+---@return mtstates.Value ...
+---Raises what calls of states raise, and what a setup raises that ran for this call.
+function Pool:call(...) end
+
+---The same, but waits up to so many seconds for a member; no waiter starves.
+---@param timeout number 0 or less: not at all; math.huge: for ever
+---@param ... mtstates.Value
+---@return boolean had_one false: the time was up
+---@return mtstates.Value ...
+function Pool:tcall(timeout, ...) end
+
+---Runs the callback once in every member that there is: idle ones first, then the others as they are left,
+---up to so many seconds in all. An error does not keep the others from it, and is raised after.
+---@param timeout number
+---@param ... mtstates.Value
+---@return integer reached
+---@return integer missed
+function Pool:broadcast(timeout, ...) end
+
+---A handle, not owning, of the member in a place: for callers who send a key always to the same member.
+---@param place integer 1 to `#p`
+---@return mtstates.State|nil nil: there is none now
+function Pool:state(place) end
+
+---Replaces all members, idle ones before this returns, busy ones by the thread that leaves them. The first
+---new one is made at once: when its setup fails, that is raised, and all stays as it was. When that of a
+---later one fails, its place stays empty until a caller needs it.
+---@param setup? fun(...): function|string nil: the setup and the arguments that the pool has
+---@param ... mtstates.Value
+function Pool:reload(setup, ...) end
+
+---Interrupts members, as State:interrupt does: nil: those that are busy; true, false: all that there are.
+---@param flag? boolean
+function Pool:interrupt(flag) end
+
+---Takes no new callers, closes idle members, and has busy ones closed by the threads inside. From inside
+---a member it does not wait.
+---@param timeout? number seconds to wait for busy ones; 0 by default, math.huge: for ever
+---@return boolean none_is_left
+function Pool:close(timeout) end
+
+---@class mtstates.PoolStats
+---@field size integer
+---@field members integer
+---@field idle integer
+---@field busy integer
+---@field waiting integer callers
+---@field made integer members, since the pool was made
+---@field retired table<string, integer> by cause: calls, seconds, bytes, limit, reload, closed
+
+---@return mtstates.PoolStats
+function Pool:stats() end
+
+---@return boolean
+function Pool:isowner() end
 
 return mtstates

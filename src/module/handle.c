@@ -5,18 +5,17 @@
 #include "handle.h"
 
 #include "account.h"
-#include "state/call.h"
 #include "state/error.h"
 #include "state/parcel.h"
 #include "sync/clock.h"
 
 #include <dlfcn.h>
-#include <lauxlib.h>
 #include <string.h>
 
-#define UPVALUE_METATABLE lua_upvalueindex(1)
-#define UPVALUE_ACCOUNT lua_upvalueindex(2)
-#define UPVALUE_KNOWN lua_upvalueindex(3)
+#define UPVALUE_METATABLE_STATE lua_upvalueindex(1)
+#define UPVALUE_METATABLE_POOL lua_upvalueindex(2)
+#define UPVALUE_ACCOUNT lua_upvalueindex(3)
+#define UPVALUE_KNOWN lua_upvalueindex(4)
 
 /* The handle's user value: the refusal, once it was raised. */
 enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
@@ -24,13 +23,19 @@ enum { USER_VALUE_REFUSAL = 1, USER_VALUES = USER_VALUE_REFUSAL };
 /* A longer timeout, in seconds, is taken for "for ever". */
 #define TIMEOUT_MAX 1e9
 
-static uintptr_t seal_of(const struct handle *h)
+static bool is_state(const struct record_kind *kind)
 {
-    static const char unique = 0; /* its address */
-    return (uintptr_t)h ^ (uintptr_t)&unique;
+    return kind == &state_kind;
 }
 
-static void drop_weight(struct handle *h)
+static const char *type_of(const struct record_kind *kind)
+{
+    return is_state(kind) ? HANDLE_TYPE_STATE : HANDLE_TYPE_POOL;
+}
+
+/* ---- handles come and go ---- */
+
+void handle_drop_weight(struct handle *h)
 {
     account_remove_weight(h->account, h->kilobytes);
     h->kilobytes = 0;
@@ -42,74 +47,92 @@ static void drop_ownership(struct handle *h)
     if (!h->owns)
         return;
     h->owns = false;
-    drop_weight(h);
-    state_disown(h->state, thread_self());
+    handle_drop_weight(h);
+    record_disown(h->record, thread_self());
 }
 
 static void finalize(struct handle *h)
 {
-    struct state *s = h->state;
-    h->seal = ~seal_of(h);
-    if (s == NULL)
+    struct record *r = h->record;
+    h->seal = ~h->seal;
+    if (r == NULL)
         return;
     drop_ownership(h);
-    h->state = NULL;
-    record_release(&s->record);
+    h->record = NULL;
+    record_release(r);
 }
 
-struct handle *handle_new(lua_State *L)
+struct handle *handle_new(lua_State *L, const struct record_kind *kind)
 {
     struct account *account = lua_touserdata(L, UPVALUE_ACCOUNT);
     if (account->closed)
         luaL_error(L, "this Lua state is closing");
     struct handle *h = lua_newuserdatauv(L, sizeof *h, USER_VALUES);
-    *h = (struct handle){.seal = seal_of(h), .account = account};
-    lua_pushvalue(L, UPVALUE_METATABLE);
+    *h = (struct handle){.seal = handle_seal(h, kind), .account = account};
+    lua_pushvalue(L, is_state(kind) ? UPVALUE_METATABLE_STATE : UPVALUE_METATABLE_POOL);
     lua_setmetatable(L, -2);
     account_note_stray(L, UPVALUE_ACCOUNT);
     return h;
 }
 
-/* The state of the known handle on top of the stack if it is in use, or NULL. [-0, +0, -] */
-static struct state *known_state(lua_State *L)
+/* What the kind's own function says, without the call of it: look-ups are many. */
+static inline bool is_closed(struct record *r)
 {
-    const struct handle *h = lua_touserdata(L, -1);
-    return h != NULL && h->state != NULL && !state_is_closed(h->state) ? h->state : NULL;
+    return is_state(r->kind) ? state_is_closed(state_of_record(r))
+                             : pool_is_closed(pool_of_record(r));
 }
 
-bool handle_push_known(lua_State *L, int64_t id)
+/* The record of the known handle on top of the stack if it is of that kind and in use, or NULL.
+ * [-0, +0, -] */
+static inline struct record *known_record(lua_State *L, const struct record_kind *kind)
+{
+    const struct handle *h = lua_touserdata(L, -1);
+    struct record *r = h != NULL ? h->record : NULL;
+    return r != NULL && r->kind == kind && !is_closed(r) ? r : NULL;
+}
+
+bool handle_push_known(lua_State *L, const struct record_kind *kind, int64_t id)
 {
     account_push_known(L, UPVALUE_KNOWN, account_place_of_id(id));
-    const struct state *s = known_state(L);
-    if (s != NULL && s->record.id == id)
+    const struct record *r = known_record(L, kind);
+    if (r != NULL && r->id == id)
         return true;
     lua_pop(L, 1);
     return false;
 }
 
-bool handle_push_known_name(lua_State *L, int index)
+bool handle_push_known_name(lua_State *L, const struct record_kind *kind, int index)
 {
     size_t length;
     const char *name = lua_tolstring(L, index, &length);
     account_push_known(L, UPVALUE_KNOWN, account_place_of_name(L, index));
-    const struct state *s = known_state(L);
-    if (s != NULL && s->record.name_length == length && s->record.name != NULL &&
-        memcmp(s->record.name, name, length) == 0 &&
-        !atomic_load_explicit(&s->record.shares_name, memory_order_relaxed))
+    const struct record *r = known_record(L, kind);
+    if (r != NULL && r->name_length == length && r->name != NULL &&
+        memcmp(r->name, name, length) == 0 &&
+        !atomic_load_explicit(&r->shares_name, memory_order_relaxed))
         return true;
     lua_pop(L, 1);
     return false;
 }
 
-void handle_make_known(lua_State *L, struct state *s)
+void handle_make_known(lua_State *L, struct record *r)
 {
-    handle_set(lua_touserdata(L, -1), s, false);
-    account_set_known(L, UPVALUE_KNOWN, account_place_of_id(s->record.id));
+    handle_set(lua_touserdata(L, -1), r, false);
+    account_set_known(L, UPVALUE_KNOWN, account_place_of_id(r->id));
 }
 
 void handle_set_known_name(lua_State *L, int index)
 {
     account_set_known(L, UPVALUE_KNOWN, account_place_of_name(L, index));
+}
+
+void handle_push_for(lua_State *L, struct record *r)
+{
+    if (handle_push_known(L, r->kind, r->id))
+        return;
+    handle_new(L, r->kind);
+    record_retain(r);
+    handle_make_known(L, r);
 }
 
 void handle_weigh(lua_State *L, struct handle *h, int kilobytes)
@@ -118,19 +141,21 @@ void handle_weigh(lua_State *L, struct handle *h, int kilobytes)
     account_add_weight(L, h->account, kilobytes);
 }
 
-static inline bool has_seal(lua_State *L, int index, const struct handle *h, uintptr_t seal)
-{
-    return h != NULL && lua_rawlen(L, index) == sizeof *h && h->seal == seal;
-}
-
 /* ---- handles that cross ---- */
+
+/* Whether the userdata at an index is a handle, of whatever. [-0, +0, -] */
+static bool is_handle(lua_State *L, int index, const struct handle *h)
+{
+    return handle_has_seal(L, index, h, handle_seal(h, &state_kind)) ||
+           handle_has_seal(L, index, h, handle_seal(h, &pool_kind));
+}
 
 bool parcel_handle_at(lua_State *L, int index, struct parcel_handle *p)
 {
     const struct handle *h = lua_touserdata(L, index);
-    if (!has_seal(L, index, h, seal_of(h)) || h->state == NULL)
+    if (!is_handle(L, index, h) || h->record == NULL)
         return false;
-    *p = (struct parcel_handle){.state = h->state, .kilobytes = h->kilobytes, .owns = h->owns};
+    *p = (struct parcel_handle){.record = h->record, .kilobytes = h->kilobytes, .owns = h->owns};
     return true;
 }
 
@@ -138,15 +163,13 @@ bool parcel_handle_at(lua_State *L, int index, struct parcel_handle *p)
 static int receive(lua_State *L)
 {
     const struct parcel_handle *p = lua_touserdata(L, 1);
-    struct record *r = &p->state->record;
-    bool may_be_known = !p->owns && !p->is_another;
-    if (may_be_known && handle_push_known(L, r->id))
+    if (!p->owns && !p->is_another) {
+        handle_push_for(L, p->record);
         return 1;
-    struct handle *h = handle_new(L);
-    record_retain(r);
-    handle_set(h, p->state, p->owns && state_own(p->state));
-    if (may_be_known)
-        handle_make_known(L, p->state);
+    }
+    struct handle *h = handle_new(L, p->record->kind);
+    record_retain(p->record);
+    handle_set(h, p->record, p->owns && record_own(p->record));
     if (p->owns)
         handle_weigh(L, h, p->kilobytes);
     return 1;
@@ -166,159 +189,94 @@ void parcel_push_handle(lua_State *L, const struct parcel_handle *p)
  * A finalized handle can still be met in finalizers. It has another seal, so that nobody who gets
  * its memory passes for a handle, and its metatable. [-0, +0, m]
  */
-static __attribute__((noinline)) struct handle *to_finalized(lua_State *L, int index)
+static struct handle *to_finalized(lua_State *L, int index, const struct record_kind *kind)
 {
-    struct handle *h = luaL_testudata(L, index, HANDLE_TYPE);
-    return has_seal(L, index, h, ~seal_of(h)) ? h : NULL;
+    struct handle *h = luaL_testudata(L, index, type_of(kind));
+    return handle_has_seal(L, index, h, ~handle_seal(h, kind)) ? h : NULL;
 }
 
-/*
- * The handle at an index, or NULL. The seal takes half the calls of Lua's API that a look at the
- * metatable takes, and stays with a handle whose metatable was changed by the debug library.
- * [-0, +0, m]
- */
-static inline struct handle *to_handle(lua_State *L, int index)
+struct handle *handle_check_finalized(lua_State *L, const struct record_kind *kind,
+                                      const char *method)
 {
-    struct handle *h = lua_touserdata(L, index);
-    return __builtin_expect(has_seal(L, index, h, seal_of(h)), 1) ? h : to_finalized(L, index);
-}
-
-static inline struct handle *check_handle(lua_State *L, const char *method)
-{
-    struct handle *h = to_handle(L, 1);
-    if (__builtin_expect(h == NULL, 0))
-        error_argument_type(L, 1, method, HANDLE_TYPE);
+    struct handle *h = to_finalized(L, 1, kind);
+    if (h == NULL)
+        error_argument_type(L, 1, method, type_of(kind));
     return h;
 }
 
-static int raise_closed(lua_State *L, const struct state *s)
+int handle_raise_finalized(lua_State *L)
 {
-    return error_raise_for(L, ERROR_OBJECT_CLOSED, &s->record, "is closed");
+    return error_raise(L, ERROR_OBJECT_CLOSED, "this handle was finalized");
 }
 
-/* The state of the handle at index 1, which may be closed. */
-static struct state *check_state(lua_State *L, const char *method)
+/* The handle at an index, of whatever, or NULL. [-0, +0, m] */
+static struct handle *to_handle(lua_State *L, int index)
 {
-    struct state *s = check_handle(L, method)->state;
-    if (__builtin_expect(s == NULL, 0))
-        error_raise(L, ERROR_OBJECT_CLOSED, "this handle was finalized");
-    return s;
+    struct handle *h = lua_touserdata(L, index);
+    if (is_handle(L, index, h))
+        return h;
+    h = to_finalized(L, index, &state_kind);
+    return h != NULL ? h : to_finalized(L, index, &pool_kind);
 }
 
-/* The same, not closed when asked. */
-static struct state *check_open(lua_State *L, const char *method)
+/* What methods of both have: the kind that they are of. */
+#define UPVALUE_KIND lua_upvalueindex(1)
+
+static struct handle *check_handle(lua_State *L, const char *method)
 {
-    struct state *s = check_state(L, method);
-    if (state_is_closed(s))
-        raise_closed(L, s);
-    return s;
+    const struct record_kind *kind = lua_touserdata(L, UPVALUE_KIND);
+    struct handle *h = lua_touserdata(L, 1);
+    return handle_has_seal(L, 1, h, handle_seal(h, kind)) ? h
+                                                          : handle_check_finalized(L, kind, method);
 }
 
-static int raise_nesting(lua_State *L, struct state *s)
+/* The record of the handle at index 1, not closed when asked. */
+static struct record *check_open(lua_State *L, const char *method)
 {
-    error_push_record(L, &s->record);
-    return luaL_error(L, "C stack overflow: state %s is called from too many states deep",
-                      lua_tostring(L, -1));
+    const struct record_kind *kind = lua_touserdata(L, UPVALUE_KIND);
+    struct record *r = handle_check(L, kind, method);
+    if (kind->is_closed(r))
+        handle_raise_closed(L, r);
+    return r;
 }
 
-/*
- * Refuses a busy state. The message is made once per handle and kept, since a worker pool meets
- * refusals as often as results.
- */
-static int raise_busy(lua_State *L, struct state *s)
+int handle_raise_closed(lua_State *L, const struct record *r)
+{
+    return error_raise_for(L, ERROR_OBJECT_CLOSED, r, "is closed");
+}
+
+int handle_raise_busy(lua_State *L, const struct record *r, const char *format)
 {
     if (lua_getiuservalue(L, 1, USER_VALUE_REFUSAL) != LUA_TSTRING) {
-        error_push_record(L, &s->record);
-        lua_pushfstring(L, ERROR_CONCURRENT_ACCESS ": state %s is busy in another thread",
-                        lua_tostring(L, -1));
+        error_push_record(L, r);
+        lua_pushfstring(L, format, lua_tostring(L, -1));
         lua_pushvalue(L, -1);
         lua_setiuservalue(L, 1, USER_VALUE_REFUSAL);
     }
     return lua_error(L);
 }
 
-/* Why no stay has begun. */
-static int raise_refusal(lua_State *L, struct state *s, enum entry entry)
-{
-    switch (entry) {
-    case ENTRY_BUSY:
-        return raise_busy(L, s);
-    case ENTRY_TOO_DEEP:
-        return raise_nesting(L, s);
-    case ENTRY_NO_MEMORY:
-        return error_raise_for(L, ERROR_OUT_OF_MEMORY, &s->record,
-                               "has a time limit that there is no memory to see to");
-    default:
-        return raise_closed(L, s);
-    }
-}
+/* ---- what methods of both do ---- */
 
-/* ---- methods ---- */
-
-static inline int call(lua_State *L)
-{
-    struct state *s = check_state(L, "call");
-    struct call c;
-    call_prepare(&c, L, 2, "call");
-    enum entry entry = stay_begin(&c.stay, s, thread_self());
-    if (__builtin_expect(entry == ENTRY_ENTERED, 1))
-        return call_entered(&c);
-    return entry == ENTRY_NESTED ? call_nested(&c) : raise_refusal(L, s, entry);
-}
-
-static int method_call(lua_State *L)
-{
-    return call(L);
-}
-
-/* Another function, so that one can tell which was called. */
-static int meta_call(lua_State *L)
-{
-    return call(L);
-}
-
-static double check_timeout(lua_State *L)
+double handle_check_timeout(lua_State *L, const char *method)
 {
     if (lua_type(L, 2) != LUA_TNUMBER)
-        error_argument_type(L, 2, "tcall", "number");
+        error_argument_type(L, 2, method, "number");
     double timeout = lua_tonumber(L, 2);
     if (timeout != timeout)
-        error_argument(L, 2, "tcall", "timeout is NaN");
+        error_argument(L, 2, method, "timeout is NaN");
     return timeout;
 }
 
-static enum entry begin_in_time(struct stay *stay, struct state *s, double timeout)
+const struct timespec *handle_deadline(double timeout, struct timespec *t)
 {
-    struct thread *self = thread_self();
-    if (timeout <= 0)
-        return stay_begin(stay, s, self);
     if (timeout > TIMEOUT_MAX)
-        return stay_begin_wait(stay, s, self, NULL);
-    struct timespec deadline = clock_after(timeout);
-    return stay_begin_wait(stay, s, self, &deadline);
+        return NULL;
+    *t = clock_after(timeout > 0 ? timeout : 0);
+    return t;
 }
 
-static int method_tcall(lua_State *L)
-{
-    struct state *s = check_state(L, "tcall");
-    double timeout = check_timeout(L);
-    struct call c;
-    call_prepare(&c, L, 3, "tcall");
-    enum entry entry = begin_in_time(&c.stay, s, timeout);
-    if (entry == ENTRY_BUSY) {
-        lua_pushboolean(L, 0);
-        return 1;
-    }
-    if (entry != ENTRY_ENTERED && entry != ENTRY_NESTED)
-        return raise_refusal(L, s, entry);
-    int results = entry == ENTRY_ENTERED ? call_entered(&c) : call_nested(&c);
-    luaL_checkstack(L, 1, "too many results");
-    lua_pushboolean(L, 1);
-    lua_insert(L, -(results + 1));
-    return results + 1;
-}
-
-static enum interrupt_request check_request(lua_State *L)
+enum interrupt_request handle_check_request(lua_State *L)
 {
     if (lua_isnoneornil(L, 2))
         return INTERRUPT_ONCE;
@@ -327,55 +285,30 @@ static enum interrupt_request check_request(lua_State *L)
     return lua_toboolean(L, 2) ? INTERRUPT_ALWAYS : INTERRUPT_NONE;
 }
 
-static int method_interrupt(lua_State *L)
+int handle_return_true(lua_State *L, int results)
 {
-    struct state *s = check_state(L, "interrupt"); /* also one that is closed when it is left */
-    if (!interrupt_send(s, check_request(L)))
-        return raise_closed(L, s);
-    return 0;
+    luaL_checkstack(L, 1, "too many results");
+    lua_pushboolean(L, 1);
+    lua_insert(L, -(results + 1));
+    return results + 1;
 }
 
-static int method_close(lua_State *L)
-{
-    struct state *s = check_state(L, "close");
-    switch (state_close(s, thread_self())) {
-    case ENTRY_BUSY:
-        return raise_busy(L, s);
-    case ENTRY_NESTED:
-        return error_raise_for(L, ERROR_CONCURRENT_ACCESS, &s->record,
-                               "cannot be closed from inside itself");
-    default:
-        drop_weight(lua_touserdata(L, 1));
-        return 0;
-    }
-}
+/* ---- methods of both ---- */
 
 static int method_id(lua_State *L)
 {
-    lua_pushinteger(L, check_open(L, "id")->record.id);
+    lua_pushinteger(L, check_open(L, "id")->id);
     return 1;
 }
 
 static int method_name(lua_State *L)
 {
-    const struct record *r = &check_open(L, "name")->record;
+    const struct record *r = check_open(L, "name");
     if (r->name != NULL)
         lua_pushlstring(L, r->name, r->name_length);
     else
         lua_pushnil(L);
     return 1;
-}
-
-static int method_memory(lua_State *L)
-{
-    struct arena *a = &check_open(L, "memory")->arena;
-    lua_pushinteger(L, (lua_Integer)arena_used(a));
-    lua_pushinteger(L, (lua_Integer)arena_peak(a));
-    if (arena_is_limited(a))
-        lua_pushinteger(L, (lua_Integer)a->limit);
-    else
-        lua_pushnil(L);
-    return 3;
 }
 
 static int method_isowner(lua_State *L)
@@ -400,23 +333,24 @@ static int meta_gc(lua_State *L)
 static int meta_tostring(lua_State *L)
 {
     struct handle *h = check_handle(L, "__tostring");
-    if (h->state == NULL) {
-        lua_pushliteral(L, HANDLE_TYPE ": (finalized)");
+    struct record *r = h->record;
+    if (r == NULL) {
+        lua_pushfstring(L, "%s: (finalized)", type_of(lua_touserdata(L, UPVALUE_KIND)));
         return 1;
     }
-    error_push_record(L, &h->state->record);
-    lua_pushfstring(L, HANDLE_TYPE ": %p %s", (void *)h->state, lua_tostring(L, -1));
+    error_push_record(L, r);
+    lua_pushfstring(L, "%s: %p %s", type_of(r->kind), (void *)r, lua_tostring(L, -1));
     return 1;
 }
 
 static int meta_eq(lua_State *L)
 {
     struct handle *a = to_handle(L, 1), *b = to_handle(L, 2);
-    lua_pushboolean(L, a != NULL && b != NULL && a->state == b->state && a->state != NULL);
+    lua_pushboolean(L, a != NULL && b != NULL && a->record == b->record && a->record != NULL);
     return 1;
 }
 
-/* ---- the metatable ---- */
+/* ---- the metatables ---- */
 
 /* The file that this copy of the module came from. */
 static const char *file_name(void)
@@ -426,49 +360,94 @@ static const char *file_name(void)
     return dladdr(&here, &info) != 0 && info.dli_fname != NULL ? info.dli_fname : "?";
 }
 
-static void make_metatable(lua_State *L)
+/* Pushes a new metatable with what handles of both have. [-0, +1, m] */
+static void push_new_metatable(lua_State *L, const struct record_kind *kind)
 {
     static const luaL_Reg methods[] = {
-        {"call", method_call},   {"tcall", method_tcall},     {"interrupt", method_interrupt},
-        {"close", method_close}, {"isowner", method_isowner}, {"memory", method_memory},
-        {"id", method_id},       {"name", method_name},       {NULL, NULL},
+        {"isowner", method_isowner},
+        {"id", method_id},
+        {"name", method_name},
+        {NULL, NULL},
     };
     static const luaL_Reg metamethods[] = {
-        {"__gc", meta_gc},     {"__close", meta_close}, {"__tostring", meta_tostring},
-        {"__call", meta_call}, {"__eq", meta_eq},       {NULL, NULL},
+        {"__gc", meta_gc},
+        {"__close", meta_close},
+        {"__tostring", meta_tostring},
+        {"__eq", meta_eq},
+        {NULL, NULL},
     };
-    luaL_newlib(L, metamethods);
-    luaL_newlib(L, methods);
+    luaL_newlibtable(L, metamethods);
+    lua_pushlightuserdata(L, (void *)kind);
+    luaL_setfuncs(L, metamethods, 1);
+    luaL_newlibtable(L, methods);
+    lua_pushlightuserdata(L, (void *)kind);
+    luaL_setfuncs(L, methods, 1);
     lua_setfield(L, -2, "__index");
-    lua_pushliteral(L, HANDLE_TYPE);
+    lua_pushstring(L, type_of(kind));
     lua_setfield(L, -2, "__name");
-    lua_pushliteral(L, HANDLE_TYPE);
+    lua_pushstring(L, type_of(kind));
     lua_setfield(L, -2, "__metatable");
     lua_pushstring(L, file_name());
     lua_setfield(L, -2, "__file");
-    lua_pushvalue(L, -1);
-    lua_setfield(L, LUA_REGISTRYINDEX, HANDLE_TYPE); /* last: whoever finds it finds it whole */
 }
 
-/* Two copies in one Lua state would take each other's handles for their own. */
-static void check_copy(lua_State *L)
+/* Gives it its own methods, with the upvalues that begin at `first`. [-0, +0, m] */
+static void add_methods(lua_State *L, int metatable, int first, const luaL_Reg *methods,
+                        const luaL_Reg *metamethods)
 {
-    lua_getfield(L, -1, "__gc");
+    const luaL_Reg *functions[] = {metamethods, methods};
+    lua_pushvalue(L, metatable);
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < HANDLE_UPVALUES; i++)
+            lua_pushvalue(L, first + i);
+        luaL_setfuncs(L, functions[k], HANDLE_UPVALUES);
+        lua_getfield(L, metatable, "__index"); /* for the methods */
+    }
+    lua_pop(L, 3); /* the metatable, and __index twice */
+}
+
+/* Two copies in one Lua state would take each other's handles for their own. [-0, +0, v] */
+static void check_copy(lua_State *L, int metatable)
+{
+    lua_getfield(L, metatable, "__gc");
     if (lua_tocfunction(L, -1) != meta_gc) {
-        lua_getfield(L, -2, "__file");
+        lua_getfield(L, metatable, "__file");
         luaL_error(L, "mtstates is loaded in this Lua state from '%s'; '%s' is another copy of it",
                    luaL_tolstring(L, -1, NULL), file_name());
     }
     lua_pop(L, 1);
 }
 
+/* Pushes the metatables, checked; false: they are not both there. [-0, +2, v] */
+static bool push_metatables(lua_State *L)
+{
+    bool has_states = luaL_getmetatable(L, HANDLE_TYPE_STATE) == LUA_TTABLE;
+    if (has_states)
+        check_copy(L, lua_gettop(L));
+    return luaL_getmetatable(L, HANDLE_TYPE_POOL) == LUA_TTABLE && has_states;
+}
+
+static void push_new_upvalues(lua_State *L)
+{
+    int first = lua_gettop(L) + 1;
+    push_new_metatable(L, &state_kind);
+    push_new_metatable(L, &pool_kind);
+    account_push(L, finalize);
+    add_methods(L, first, first, state_methods, state_metamethods);
+    add_methods(L, first + 1, first, pool_methods, pool_metamethods);
+    for (int i = 0; i < 2; i++) { /* last: whoever finds both finds them whole */
+        lua_pushvalue(L, first + i);
+        lua_setfield(L, LUA_REGISTRYINDEX, i == 0 ? HANDLE_TYPE_STATE : HANDLE_TYPE_POOL);
+    }
+}
+
 void handle_push_upvalues(lua_State *L)
 {
-    if (luaL_getmetatable(L, HANDLE_TYPE) == LUA_TTABLE) {
-        check_copy(L);
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+    if (push_metatables(L)) {
+        account_push(L, finalize);
     } else {
-        lua_pop(L, 1);
-        make_metatable(L);
+        lua_pop(L, 2);
+        push_new_upvalues(L);
     }
-    account_push(L, finalize);
 }

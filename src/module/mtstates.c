@@ -13,6 +13,7 @@
 #include "state/lua_inside.h"
 #include "state/setup.h"
 #include "state/singleton.h"
+#include "sync/cpus.h"
 
 #include <float.h>
 #include <lauxlib.h>
@@ -29,7 +30,7 @@
 #define INFO_PROBES "none"
 #endif
 
-/* ---- arguments of newstate and singleton ---- */
+/* ---- arguments of newstate, singleton and newpool ---- */
 
 /* The name at `index`; it belongs to argument 1. */
 static void take_name(lua_State *L, int index, struct recipe *r)
@@ -89,27 +90,41 @@ static bool is_key(lua_State *L, const char *option)
            strcmp(lua_tostring(L, -2), option) == 0;
 }
 
+static int raise_unknown_option(lua_State *L, const struct recipe *r)
+{
+    return error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
+}
+
+/* An option of every kind of state; its name and value are on top of the stack. False: it is none.
+ */
+static bool take_option(lua_State *L, struct recipe *r, bool *has_libs)
+{
+    struct state_options *o = &r->options;
+    if (is_key(L, "name")) {
+        take_name(L, -1, r);
+    } else if (is_key(L, "libs")) {
+        *has_libs = true;
+        o->libs = check_option_flag(L, "libs", r);
+    } else if (is_key(L, "inherit")) {
+        r->inherit = check_option_flag(L, "inherit", r);
+    } else if (is_key(L, "memory_limit")) {
+        o->memory_limit = check_memory_limit(L, r);
+    } else if (is_key(L, "time_limit")) {
+        o->time_limit = check_time_limit(L, r);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* True: the options say something about libs. The name takes the table's place on the stack. */
 static bool take_options(lua_State *L, struct recipe *r)
 {
     struct state_options *o = &r->options;
     bool has_libs = false;
-    for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
-        if (is_key(L, "name")) {
-            take_name(L, -1, r);
-        } else if (is_key(L, "libs")) {
-            has_libs = true;
-            o->libs = check_option_flag(L, "libs", r);
-        } else if (is_key(L, "inherit")) {
-            r->inherit = check_option_flag(L, "inherit", r);
-        } else if (is_key(L, "memory_limit")) {
-            o->memory_limit = check_memory_limit(L, r);
-        } else if (is_key(L, "time_limit")) {
-            o->time_limit = check_time_limit(L, r);
-        } else {
-            error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
-        }
-    }
+    for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1))
+        if (!take_option(L, r, &has_libs))
+            raise_unknown_option(L, r);
     lua_pushlstring(L, o->name != NULL ? o->name : "", o->name_length);
     lua_replace(L, 1);
     if (o->name != NULL)
@@ -158,6 +173,75 @@ static struct recipe check_newstate(lua_State *L)
     return r;
 }
 
+/* ---- arguments of newpool ---- */
+
+/* A whole number from 1 to `most`. */
+static uint64_t check_option_count(lua_State *L, const char *option, lua_Integer most,
+                                   const struct recipe *r)
+{
+    check_option_type(L, option, LUA_TNUMBER, r);
+    int is_integer;
+    lua_Integer count = lua_tointegerx(L, -1, &is_integer);
+    if (!is_integer || count < 1 || count > most)
+        error_argument(L, 1, r->function, "option '%s': an integer from 1 to %I expected, got %s",
+                       option, (LUAI_UACINT)most, luaL_tolstring(L, -1, NULL));
+    return (uint64_t)count;
+}
+
+/* The table on top of the stack. */
+static void take_recycle(lua_State *L, struct pool_options *o, const struct recipe *r)
+{
+    check_option_type(L, "recycle", LUA_TTABLE, r);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) {
+        if (is_key(L, "calls")) {
+            o->recycle_calls = check_option_count(L, "recycle.calls", LUA_MAXINTEGER, r);
+        } else if (is_key(L, "bytes")) {
+            o->recycle_bytes = check_option_count(L, "recycle.bytes", LUA_MAXINTEGER, r);
+        } else if (is_key(L, "seconds")) {
+            double seconds = check_option_limit(L, "recycle.seconds", r);
+            o->recycle_milliseconds = seconds < 1e12 ? (uint64_t)(seconds * 1e3) : UINT64_MAX;
+        } else {
+            error_argument(L, 1, r->function, "unknown option 'recycle.%s'",
+                           luaL_tolstring(L, -2, NULL));
+        }
+    }
+}
+
+static struct recipe check_newpool(lua_State *L, struct pool_options *o)
+{
+    struct recipe r = recipe_for("newpool");
+    bool has_libs = false;
+    if (lua_type(L, 1) != LUA_TTABLE)
+        error_argument_type(L, 1, r.function, "table");
+    for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
+        if (is_key(L, "size"))
+            o->size = (unsigned)check_option_count(L, "size", POOL_SIZE_MAX, &r);
+        else if (is_key(L, "min"))
+            o->min = (unsigned)check_option_count(L, "min", POOL_SIZE_MAX, &r);
+        else if (is_key(L, "recycle"))
+            take_recycle(L, o, &r);
+        else if (!take_option(L, &r, &has_libs))
+            raise_unknown_option(L, &r);
+    }
+    if (o->size == 0)
+        o->size = cpus_count() < POOL_SIZE_MAX ? cpus_count() : POOL_SIZE_MAX;
+    if (o->min == 0)
+        o->min = o->size;
+    if (o->min > o->size)
+        error_argument(L, 1, r.function, "option 'min': %d is more than size, which is %d",
+                       (int)o->min, (int)o->size);
+    r.setup = 2;
+    r.last = lua_gettop(L) > 2 ? lua_gettop(L) : 2;
+    setup_check(L, &r);
+    o->name = r.options.name;
+    o->name_length = r.options.name_length;
+    o->inherit = r.inherit;
+    o->state = r.options;
+    o->state.name = NULL;
+    o->state.name_length = 0;
+    return r;
+}
+
 /* ---- module functions ---- */
 
 static void check_nesting(lua_State *L, const char *function)
@@ -171,7 +255,7 @@ static void take_made(lua_State *L, int handle, const struct setup *s)
 {
     struct handle *h = lua_touserdata(L, handle);
     if (s->state != NULL)
-        handle_set(h, s->state, true);
+        handle_set(h, &s->state->record, true);
     if (s->failure == SETUP_WELL)
         handle_weigh(L, h, s->kilobytes);
 }
@@ -182,20 +266,77 @@ static int module_newstate(lua_State *L)
     struct setup s;
     check_nesting(L, r.function);
     setup_prepare(&s, L, &r);
-    handle_new(L);
+    handle_new(L, &state_kind);
     int handle = lua_gettop(L);
     int results = setup_make(&s);
     take_made(L, handle, &s);
     return s.failure == SETUP_WELL ? 1 + results : setup_raise(&s);
 }
 
-/* What was looked for is described on top of the stack. */
-static int raise_not_found(lua_State *L, enum registry_result result)
+/* Makes a member for a new pool; `keeper` is an empty handle that keeps what failed. Returns the
+ * kilobytes that it takes. */
+static int make_first(lua_State *L, struct pool *p, struct handle *keeper)
 {
-    const char *what = lua_tostring(L, -1);
+    struct setup s;
+    unsigned place;
+    pool_claim(p, &place);
+    if (!pool_make(p, &s, L, thread_self(), place)) {
+        if (s.state != NULL)
+            handle_set(keeper, &s.state->record, false);
+        pool_shut(p, thread_self());
+        setup_raise(&s);
+    }
+    pool_leave_made(s.state, thread_self());
+    record_release(&s.state->record);
+    return s.kilobytes;
+}
+
+static int module_newpool(lua_State *L)
+{
+    struct pool_options o = {
+        .recycle_calls = UINT64_MAX,
+        .recycle_milliseconds = UINT64_MAX,
+        .recycle_bytes = UINT64_MAX,
+    };
+    struct recipe r = check_newpool(L, &o);
+    struct setup s;
+    int kilobytes = 0;
+    check_nesting(L, r.function);
+    setup_prepare(&s, L, &r);
+    struct handle *h = handle_new(L, &pool_kind);
+    int handle = lua_gettop(L);
+    struct plan *plan = plan_new(&s);
+    if (plan == NULL)
+        return setup_raise(&s);
+    struct pool *p = pool_new(&o, plan);
+    if (p == NULL) {
+        plan_release(plan);
+        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r.function);
+    }
+    handle_set(h, &p->record, true);
+    for (unsigned i = 0; i < o.min; i++) {
+        kilobytes += make_first(L, p, handle_new(L, &state_kind));
+        lua_settop(L, handle);
+    }
+    if (!registry_add(&p->record)) {
+        pool_shut(p, thread_self());
+        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r.function);
+    }
+    handle_weigh(L, h, kilobytes);
+    return 1;
+}
+
+/* ---- look-ups, which are the same for states and pools ---- */
+
+/* What was looked for is described on top of the stack. */
+static int raise_not_found(lua_State *L, const struct record_kind *kind,
+                           enum registry_result result)
+{
+    const char *sought = lua_tostring(L, -1);
     if (result == REGISTRY_AMBIGUOUS)
-        return error_raise(L, ERROR_AMBIGUOUS_NAME, "more than one living state has %s", what);
-    return error_raise(L, ERROR_UNKNOWN_OBJECT, "no living state has %s", what);
+        return error_raise(L, ERROR_AMBIGUOUS_NAME, "more than one living %s has %s", kind->what,
+                           sought);
+    return error_raise(L, ERROR_UNKNOWN_OBJECT, "no living %s has %s", kind->what, sought);
 }
 
 static void push_name_description(lua_State *L, const char *name, size_t length)
@@ -205,72 +346,90 @@ static void push_name_description(lua_State *L, const char *name, size_t length)
     lua_concat(L, 2);
 }
 
-static int64_t check_id(lua_State *L)
+static int64_t check_id(lua_State *L, const struct record_kind *kind)
 {
     int is_integer;
     lua_Integer id = lua_tointegerx(L, 1, &is_integer);
     if (!is_integer)
-        error_argument(L, 1, "state", "id: number has no integer representation");
+        error_argument(L, 1, kind->what, "id: number has no integer representation");
     return id;
 }
 
-static int state_by_id(lua_State *L)
+static inline int find_by_id(lua_State *L, const struct record_kind *kind)
 {
     struct record *r;
-    int64_t id = check_id(L);
-    if (handle_push_known(L, id))
+    int64_t id = check_id(L, kind);
+    if (handle_push_known(L, kind, id))
         return 1;
-    handle_new(L);
-    enum registry_result result = registry_find_id(id, &r);
+    handle_new(L, kind);
+    enum registry_result result = registry_find_id(kind->registry, id, &r);
     if (result == REGISTRY_FOUND) {
-        handle_make_known(L, state_of_record(r));
+        handle_make_known(L, r);
         return 1;
     }
     lua_pushfstring(L, "the id %I", (LUAI_UACINT)id);
-    return raise_not_found(L, result);
+    return raise_not_found(L, kind, result);
 }
 
 /* The name tells which id to look for; when there is no handle yet, it is asked again after one is
  * made, which may fail. */
-static int state_by_unknown_name(lua_State *L)
+static int find_by_unknown_name(lua_State *L, const struct record_kind *kind)
 {
     struct record *r;
     size_t length;
     const char *name = lua_tolstring(L, 1, &length);
-    enum registry_result result = registry_find_name(name, length, &r);
+    enum registry_result result = registry_find_name(kind->registry, name, length, &r);
     if (result == REGISTRY_FOUND) {
-        bool known = handle_push_known(L, r->id);
+        bool known = handle_push_known(L, kind, r->id);
         record_release(r);
         if (!known) {
-            handle_new(L);
-            result = registry_find_name(name, length, &r);
+            handle_new(L, kind);
+            result = registry_find_name(kind->registry, name, length, &r);
             if (result == REGISTRY_FOUND)
-                handle_make_known(L, state_of_record(r));
+                handle_make_known(L, r);
         }
     }
     if (result != REGISTRY_FOUND) {
         push_name_description(L, name, length);
-        return raise_not_found(L, result);
+        return raise_not_found(L, kind, result);
     }
     handle_set_known_name(L, 1);
     return 1;
 }
 
-static int state_by_name(lua_State *L)
+static inline int find(lua_State *L, const struct record_kind *kind)
 {
-    return handle_push_known_name(L, 1) ? 1 : state_by_unknown_name(L);
+    switch (lua_type(L, 1)) {
+    case LUA_TNUMBER:
+        return find_by_id(L, kind);
+    case LUA_TSTRING:
+        return handle_push_known_name(L, kind, 1) ? 1 : find_by_unknown_name(L, kind);
+    default:
+        return error_argument_type(L, 1, kind->what, "id or name");
+    }
 }
 
 static int module_state(lua_State *L)
 {
-    switch (lua_type(L, 1)) {
-    case LUA_TNUMBER:
-        return state_by_id(L);
-    case LUA_TSTRING:
-        return state_by_name(L);
-    default:
-        return error_argument_type(L, 1, "state", "id or name");
+    return find(L, &state_kind);
+}
+
+/* The pool that the running code is in a member of, and the place. */
+static int push_pool_inside(lua_State *L)
+{
+    struct state *s = interpreter_state(L);
+    if (s == NULL || s->member == NULL) {
+        lua_pushnil(L);
+        return 1;
     }
+    handle_push_for(L, &s->member->pool->record);
+    lua_pushinteger(L, s->member->place + 1);
+    return 2;
+}
+
+static int module_pool(lua_State *L)
+{
+    return lua_isnone(L, 1) ? push_pool_inside(L) : find(L, &pool_kind);
 }
 
 /* What there is to raise when the singleton was neither found nor made. */
@@ -280,7 +439,7 @@ static int raise_no_singleton(lua_State *L, enum singleton why, const struct rec
     const char *what = lua_tostring(L, -1);
     switch (why) {
     case SINGLETON_AMBIGUOUS:
-        return raise_not_found(L, REGISTRY_AMBIGUOUS);
+        return raise_not_found(L, &state_kind, REGISTRY_AMBIGUOUS);
     case SINGLETON_CIRCLE:
         return luaL_error(L, "the singleton with %s needs itself to be made", what);
     default:
@@ -302,14 +461,14 @@ static int module_singleton(lua_State *L)
     take_rest(L, 2, has_libs, &r);
     check_nesting(L, r.function);
     setup_prepare(&s, L, &r);
-    struct handle *h = handle_new(L);
+    struct handle *h = handle_new(L, &state_kind);
     int handle = lua_gettop(L);
 
     struct singleton_answer answer =
         singleton_begin(r.options.name, r.options.name_length, thread_self());
     switch (answer.kind) {
     case SINGLETON_FOUND:
-        handle_set(h, answer.found, true);
+        handle_set(h, &answer.found->record, true);
         break;
     case SINGLETON_MAKE:
         setup_make(&s); /* raises no error */
@@ -404,13 +563,9 @@ static void prepare(lua_State *L)
 int luaopen_mtstates(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"newstate", module_newstate},
-        {"state", module_state},
-        {"singleton", module_singleton},
-        {"id", module_id},
-        {"type", module_type},
-        {"class", module_class},
-        {NULL, NULL},
+        {"newstate", module_newstate}, {"state", module_state}, {"singleton", module_singleton},
+        {"newpool", module_newpool},   {"pool", module_pool},   {"id", module_id},
+        {"type", module_type},         {"class", module_class}, {NULL, NULL},
     };
     prepare(L);
     luaL_newlibtable(L, functions);

@@ -10,6 +10,7 @@
 #include "interpreter.h"
 #include "lua_inside.h"
 #include "parcel.h"
+#include "pool.h"
 
 #include <lauxlib.h>
 #include <limits.h>
@@ -69,24 +70,32 @@ int call_on_error(lua_State *target)
 }
 
 /* Of the state, or of the host where no limit tells. */
-static int raise_out_of_memory(lua_State *host, struct state *s)
+static int raise_out_of_memory(lua_State *host, struct call_subject subject)
 {
     const char *detail = "ran out of memory";
-    if (arena_is_limited(&s->arena))
-        detail = lua_pushfstring(
-            host, "%s: memory_limit is %I bytes, %I were in use", detail,
-            (LUAI_UACINT)s->arena.limit,
-            (LUAI_UACINT)atomic_load_explicit(&s->arena.used_at_limit, memory_order_relaxed));
-    return error_raise_for(host, ERROR_OUT_OF_MEMORY, &s->record, detail);
+    if (subject.memory_limit != ARENA_NO_LIMIT)
+        detail =
+            lua_pushfstring(host, "%s: memory_limit is %I bytes, %I were in use", detail,
+                            (LUAI_UACINT)subject.memory_limit, (LUAI_UACINT)subject.used_at_limit);
+    return error_raise_for(host, ERROR_OUT_OF_MEMORY, subject.record, detail);
 }
 
-int call_raise(lua_State *host, struct state *s, int status)
+struct call_subject call_subject(struct state *s)
+{
+    return (struct call_subject){
+        .record = &s->record,
+        .memory_limit = s->arena.limit,
+        .used_at_limit = atomic_load_explicit(&s->arena.used_at_limit, memory_order_relaxed),
+    };
+}
+
+int call_raise(lua_State *host, struct call_subject subject, int status)
 {
     if (status == LUA_ERRMEM)
-        return raise_out_of_memory(host, s);
+        return raise_out_of_memory(host, subject);
     luaL_checkstack(host, LUA_MINSTACK, NULL);
     lua_pushliteral(host, ERROR_INVOKING_STATE ": state ");
-    error_push_record(host, &s->record);
+    error_push_record(host, subject.record);
     lua_pushliteral(host, ": ");
     lua_pushvalue(host, -4); /* the message */
     lua_pushliteral(host, "\nouter ");
@@ -95,11 +104,45 @@ int call_raise(lua_State *host, struct state *s, int status)
     return lua_error(host);
 }
 
+int call_raise_refusal(lua_State *host, const struct record *r, enum entry entry)
+{
+    switch (entry) {
+    case ENTRY_TOO_DEEP:
+        error_push_record(host, r);
+        return luaL_error(host, "C stack overflow: %s %s is called from too many states deep",
+                          r->kind->what, lua_tostring(host, -1));
+    case ENTRY_NO_MEMORY:
+        return error_raise_for(host, ERROR_OUT_OF_MEMORY, r,
+                               "has a time limit that there is no memory to see to");
+    default:
+        return error_raise_for(host, ERROR_OBJECT_CLOSED, r, "is closed");
+    }
+}
+
 /* ---- the end ---- */
 
 /* So many values fit on a stack without asking: what Lua promises, less the slots of an idle state,
  * a copy of the callback, and one to spare. */
 enum { SPARE_SLOTS = LUA_MINSTACK - STATE_SLOTS - 2 };
+
+/* Members have no names. */
+static void note_member(struct call *c)
+{
+    struct state *s = c->stay.state;
+    if (s->member == NULL)
+        return;
+    c->subject = call_subject(s);
+    c->member.id = s->record.id;
+    c->member.name = NULL;
+    c->member.kind = &state_kind;
+    c->subject.record = &c->member;
+    c->is_noted = true;
+}
+
+static struct call_subject subject(const struct call *c)
+{
+    return c->is_noted ? c->subject : call_subject(c->stay.state);
+}
 
 /* The target's stack as it was, and the stay at its end. */
 static void end(struct call *c)
@@ -110,6 +153,8 @@ static void end(struct call *c)
         interpreter_rest(c->stay.state, call_on_error, true);
     else
         lua_settop(c->target, STATE_SLOTS);
+    if (__builtin_expect(c->stay.kind == STAY_SPECIAL, 0))
+        note_member(c);
     stay_end(&c->stay);
 }
 
@@ -128,6 +173,8 @@ static void end_failed(struct call *c, int status)
     if (arena_is_limited(&c->stay.state->arena)) {
         c->most = INT_MAX;
         if (status == LUA_ERRMEM) {
+            if (c->stay.state->member != NULL)
+                c->stay.state->member->ran_into_limit = true;
             lua_pushcfunction(c->target, collect);
             lua_pcall(c->target, 0, 0, 0);
         }
@@ -142,7 +189,7 @@ static int raise_crossing_argument(struct call *c, enum crossing crossing, const
         return lua_error(c->host);
     if (crossing == CROSSING_REFUSED)
         return error_argument(c->host, c->first + r->number - 1, c->method, "%s", r->why);
-    return call_raise(c->host, c->stay.state, LUA_ERRMEM);
+    return call_raise(c->host, subject(c), LUA_ERRMEM);
 }
 
 /* Whatever the arguments were, they give room for the message. */
@@ -154,7 +201,7 @@ static int raise_result(struct call *c, const char *format, ...)
     va_start(arguments, format);
     lua_pushvfstring(c->host, format, arguments);
     va_end(arguments);
-    return error_raise_for(c->host, ERROR_STATE_RESULT, &c->stay.state->record,
+    return error_raise_for(c->host, ERROR_STATE_RESULT, subject(c).record,
                            lua_tostring(c->host, -1));
 }
 
@@ -181,7 +228,7 @@ static int raise_crossing_result(struct call *c, enum crossing crossing, const s
     if (crossing == CROSSING_REFUSED)
         return raise_result(c, "gave a result that cannot cross: #%d (%s)", r->number, r->why);
     lua_settop(c->host, c->first - 1);
-    return call_raise(c->host, c->stay.state, LUA_ERRMEM);
+    return call_raise(c->host, subject(c), LUA_ERRMEM);
 }
 
 /* Packed results; their state has been left. [-?, +n, e] on the host */
@@ -250,7 +297,7 @@ static int return_results(struct call *c)
     if (count > SPARE_SLOTS && !make_room(c, count)) {
         end(c);
         if (count < LUA_INSIDE_MANY_VALUES)
-            return call_raise(c->host, c->stay.state, LUA_ERRMEM);
+            return call_raise(c->host, subject(c), LUA_ERRMEM);
         return raise_result(c, "returned %d values: too many for the stack", count);
     }
     for (int i = 0; i < count; i++) {
@@ -274,7 +321,7 @@ static int return_error(struct call *c, int status)
         copied = parcel_copy_protected(c->target, top, top, c->host);
     }
     end_failed(c, status);
-    return copied == LUA_OK ? call_raise(c->host, c->stay.state, status) : lua_error(c->host);
+    return copied == LUA_OK ? call_raise(c->host, subject(c), status) : lua_error(c->host);
 }
 
 /* ---- the call ---- */
@@ -297,7 +344,7 @@ static bool copy_string(lua_State *host, int index, struct state *s)
 static int raise_no_room(struct call *c)
 {
     if (c->last - c->first < LUA_INSIDE_MANY_VALUES)
-        return call_raise(c->host, c->stay.state, LUA_ERRMEM);
+        return call_raise(c->host, subject(c), LUA_ERRMEM);
     return luaL_error(c->host, "stack overflow (too many arguments to '%s')", c->method);
 }
 
@@ -403,7 +450,7 @@ static int run_within(struct call *c)
     int status = lua_pcall(L, c->last - c->first + 1, LUA_MULTRET, c->first);
     stay_end(&c->stay);
     if (status != LUA_OK)
-        return call_raise(L, c->stay.state, status);
+        return call_raise(L, subject(c), status);
     lua_remove(L, c->first);
     if (!parcel_are_plain(L, c->first, lua_gettop(L)))
         copy_results_within(c);
@@ -417,7 +464,7 @@ int call_nested(struct call *c)
         return run_within(c);
     if (!lua_checkstack(c->target, STATE_SLOTS + LUA_MINSTACK)) {
         stay_end(&c->stay);
-        return call_raise(c->host, c->stay.state, LUA_ERRMEM);
+        return call_raise(c->host, subject(c), LUA_ERRMEM);
     }
     stay_run_on(&c->stay, c->target);
     lua_pushcfunction(c->target, call_on_error);

@@ -7,6 +7,12 @@
 
 #include "stay.h"
 
+/* What messages say of a state. */
+struct call_subject {
+    const struct record *record;
+    size_t memory_limit, used_at_limit;
+};
+
 struct call {
     lua_State *host;
     int first, last;    /* the arguments' indices on the host's stack */
@@ -15,6 +21,10 @@ struct call {
     lua_State *target;  /* where the callback runs, */
     int base;           /* and its place there; the message handler is below */
     int most;           /* values that were on its stack at a time */
+    /* A member of a pool may be gone when its caller has left; so this is noted before. */
+    bool is_noted;
+    struct call_subject subject;
+    struct record member;
 };
 
 /* A call by `host` with the arguments from index `first` up to the top. */
@@ -24,6 +34,7 @@ static inline void call_prepare(struct call *c, lua_State *host, int first, cons
     c->first = first;
     c->last = lua_gettop(host);
     c->method = method;
+    c->is_noted = false;
 }
 
 /*
@@ -35,11 +46,17 @@ int call_entered(struct call *c);
 /* The same for a stay that is nested. [-?, +n, e] */
 int call_nested(struct call *c);
 
+/* Raises why no stay has begun, of a state or pool that is not busy. [-0, +0, v] */
+int call_raise_refusal(lua_State *host, const struct record *r, enum entry entry);
+
 /* The message handler of calls: a C function in the target that makes a string with a traceback. */
 int call_on_error(lua_State *target);
 
+/* Of a state that somebody keeps. */
+struct call_subject call_subject(struct state *s);
+
 /* Raises the failure `status` of a protected call in the target: the caller has left the state. The
  * message is on top of the host's stack, unless status is LUA_ERRMEM. [-1, +0, v] */
-int call_raise(lua_State *host, struct state *s, int status);
+int call_raise(lua_State *host, struct call_subject subject, int status);
 
 #endif

@@ -1,6 +1,7 @@
 #include "closing.h"
 
 #include "interpreter.h"
+#include "pool.h"
 #include "stay.h"
 
 static _Thread_local struct closings {
@@ -16,6 +17,8 @@ static void close_state(struct state *s, struct thread *self)
     interpreter_close(s);
     stay_end_closing(&stay);
     ownership_end_close(&s->ownership);
+    if (s->member != NULL)
+        pool_note_closed(s->member);
     record_release(&s->record);
 }
 

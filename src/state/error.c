@@ -70,7 +70,7 @@ int error_raise(lua_State *L, const char *name, const char *format, ...)
 int error_raise_for(lua_State *L, const char *name, const struct record *r, const char *detail)
 {
     error_push_record(L, r);
-    return error_raise(L, name, "state %s %s", lua_tostring(L, -1), detail);
+    return error_raise(L, name, "%s %s %s", r->kind->what, lua_tostring(L, -1), detail);
 }
 
 /* Whether users do not count the value at index 1. [-0, +0, m] */

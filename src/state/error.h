@@ -33,7 +33,7 @@ void error_push_record(lua_State *L, const struct record *r);
 /* Raises `name: detail`; the detail is formatted as by lua_pushfstring. No position. [-0, +0, v] */
 int error_raise(lua_State *L, const char *name, const char *format, ...);
 
-/* Raises `name: state (…) detail`. [-0, +0, v] */
+/* Raises `name: state (…) detail`, or `pool` where it is one. [-0, +0, v] */
 int error_raise_for(lua_State *L, const char *name, const struct record *r, const char *detail);
 
 /*

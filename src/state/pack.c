@@ -7,7 +7,7 @@
 
 #include "class.h"
 #include "lua_inside.h"
-#include "state.h"
+#include "sync/registry.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -244,14 +244,14 @@ static const char *type_name(lua_State *L)
 }
 
 /*
- * Two handles of one state may be two keys of a table, though whoever receives them has one that
- * does not own. The state's address tells, among the objects', whether there was one before.
+ * Two handles of one object may be two keys of a table, though whoever receives them has one that
+ * does not own. The record's address tells, among the objects', whether there was one before.
  */
-static bool note_state(struct packing *p, struct parcel_handle *h)
+static bool note_record(struct packing *p, struct parcel_handle *h)
 {
-    uint32_t place = find_place(p, h->state);
+    uint32_t place = find_place(p, h->record);
     h->is_another = find_object(p, place) != NULL;
-    return h->is_another || note_object(p, h->state, place);
+    return h->is_another || note_object(p, h->record, place);
 }
 
 /* The full userdata on top of the stack. [-0, +0, -] */
@@ -260,13 +260,13 @@ static enum put put_handle(struct packing *p)
     struct handle_header h = {.previous = p->parcel->last_handle};
     if (!parcel_handle_at(p->from, -1, &h.handle))
         return refuse_type(p, type_name(p->from), "make it anew inside");
-    if (!h.handle.owns && !note_state(p, &h.handle))
+    if (!h.handle.owns && !note_record(p, &h.handle))
         return PUT_NO_MEMORY;
     if (!put_bytes(&p->memory->values, TAG_HANDLE, &h, sizeof h))
         return PUT_NO_MEMORY;
-    record_retain(&h.handle.state->record);
+    record_retain(h.handle.record);
     if (h.handle.owns)
-        state_own(h.handle.state); /* there is one: the handle's */
+        record_own(h.handle.record); /* there is one: the handle's */
     p->parcel->last_handle = p->memory->values.used - sizeof h + 1;
     return PUT_WHOLE;
 }

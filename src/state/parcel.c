@@ -1,6 +1,6 @@
 #include "parcel_inside.h"
 
-#include "state.h"
+#include "sync/registry.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -168,8 +168,8 @@ static void drop_handles(struct parcel *p)
     for (size_t place = p->last_handle; place != 0; place = h.previous) {
         memcpy(&h, p->memory->values.start + place - 1, sizeof h);
         if (h.handle.owns)
-            state_disown(h.handle.state, thread_self());
-        record_release(&h.handle.state->record);
+            record_disown(h.handle.record, thread_self());
+        record_release(h.handle.record);
     }
     p->last_handle = 0;
 }

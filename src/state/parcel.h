@@ -136,14 +136,14 @@ const char *parcel_find_captured(lua_State *L, int index);
 
 /* ---- what the room above adds: handles, which it defines ---- */
 
-struct state;
+struct record;
 
 /* What a parcel knows of a handle. */
 struct parcel_handle {
-    struct state *state; /* with a reference, and an owner's share if it owns: the parcel's */
-    int kilobytes;       /* what it weighs on its host */
+    struct record *record; /* with a reference, and an owner's share if it owns: the parcel's */
+    int kilobytes;         /* what it weighs on its host */
     bool owns;
-    bool is_another; /* the parcel has another one, too, of the same state that does not own */
+    bool is_another; /* the parcel has another one, too, of the same record that does not own */
 };
 
 /* Fills in `h` without what is the parcel's if the full userdata at `index` is a handle in use.

@@ -129,8 +129,7 @@ static bool note_crossing(struct setup *s, enum crossing crossing, enum setup_fa
     return crossing == CROSSING_DONE;
 }
 
-/* Packs what the state inherits, setup, and its arguments. */
-static bool pack_arguments(struct setup *s, struct parcel *p)
+bool setup_pack(struct setup *s, struct parcel *p)
 {
     const struct recipe *r = s->recipe;
     enum crossing crossing = parcel_pack(p, s->host, s->inherited, s->inherited, &s->refusal);
@@ -203,7 +202,7 @@ static int take_results(lua_State *target, struct setup *s, int first)
     }
     lua_rotate(target, first, -1); /* the callback comes on top */
     interpreter_set_callback(target);
-    if (!s->recipe->gives_results)
+    if (s->recipe == NULL || !s->recipe->gives_results)
         lua_settop(target, first - 1);
     return lua_gettop(target) - first + 1;
 }
@@ -211,7 +210,7 @@ static int take_results(lua_State *target, struct setup *s, int first)
 /* What runs in the target knows both. */
 struct inside {
     struct setup *setup;
-    struct parcel *arguments;
+    const struct parcel *arguments;
 };
 
 enum { INSIDE = 1, INHERITED, SETUP };
@@ -221,7 +220,8 @@ static bool take_arguments(lua_State *target, struct inside *in)
 {
     struct setup *s = in->setup;
     enum crossing crossing = parcel_unpack(in->arguments, target, 0, &s->refusal);
-    parcel_end(in->arguments);
+    if (s->packed != NULL)
+        parcel_end(s->packed);
     if (crossing == CROSSING_ERROR)
         return lua_error(target);
     if (crossing == CROSSING_REFUSED)
@@ -268,7 +268,7 @@ static int run_setup(lua_State *target)
 
 /* Runs setup in the stay that has begun. Returns how many results or messages are left above the
  * handler on the target. */
-static int run_inside(struct setup *s, struct parcel *arguments)
+static int run_inside(struct setup *s, const struct parcel *arguments)
 {
     struct inside in = {s, arguments};
     lua_State *target = s->state->main;
@@ -276,7 +276,8 @@ static int run_inside(struct setup *s, struct parcel *arguments)
     lua_pushcfunction(target, run_setup);
     lua_pushlightuserdata(target, &in);
     s->status = lua_pcall(target, 1, LUA_MULTRET, STATE_SLOT_HANDLER);
-    parcel_end(arguments);
+    if (s->packed != NULL)
+        parcel_end(s->packed);
     if (s->status != LUA_OK)
         s->failure = SETUP_ERROR;
     return s->status == LUA_ERRMEM ? 0 : lua_gettop(target) - STATE_SLOT_HANDLER;
@@ -286,7 +287,7 @@ static int run_inside(struct setup *s, struct parcel *arguments)
 static int bring_results(struct setup *s, int count)
 {
     struct parcel p;
-    if (count == 0)
+    if (count == 0 || s->host == NULL)
         return 0;
     parcel_begin(&p);
     enum crossing crossing = parcel_pack(&p, s->state->main, STATE_SLOT_HANDLER + 1,
@@ -301,10 +302,11 @@ static int bring_results(struct setup *s, int count)
 }
 
 /* The state, with setup's results on the host's stack, and how many; or what failed. */
-static int make(struct setup *s, struct thread *self, struct parcel *arguments)
+static int make(struct setup *s, struct thread *self, const struct state_options *o,
+                const struct parcel *arguments)
 {
     struct stay stay;
-    s->state = state_new(self, &s->recipe->options);
+    s->state = state_new(self, o);
     if (s->state == NULL) {
         s->failure = SETUP_NO_MEMORY;
         return 0;
@@ -332,9 +334,17 @@ int setup_make(struct setup *s)
     struct parcel arguments;
     thread_list(self); /* once more, where there was no memory for it */
     parcel_begin(&arguments);
-    int count = pack_arguments(s, &arguments) ? make(s, self, &arguments) : 0;
+    s->packed = &arguments;
+    int count = setup_pack(s, &arguments) ? make(s, self, &s->recipe->options, &arguments) : 0;
     parcel_end(&arguments);
     return count;
+}
+
+void setup_make_from(struct setup *s, struct thread *self, const struct state_options *o,
+                     const struct parcel *p)
+{
+    thread_list(self);
+    make(s, self, o, p);
 }
 
 static int raise_no_memory(lua_State *host, const struct recipe *r)
@@ -351,6 +361,8 @@ int setup_raise(struct setup *s)
     lua_State *host = s->host;
     const struct recipe *r = s->recipe;
     luaL_checkstack(host, LUA_MINSTACK, NULL);
+    if (r == NULL && s->failure <= SETUP_SYNTAX)
+        return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for a member of the pool");
     switch (s->failure) {
     case SETUP_NO_MEMORY:
         return raise_no_memory(host, r);
@@ -370,7 +382,7 @@ int setup_raise(struct setup *s)
     case SETUP_HOST_ERROR:
         return lua_error(host);
     default:
-        return call_raise(host, s->state, s->status);
+        return call_raise(host, call_subject(s->state), s->status);
     }
     return error_raise_for(host, ERROR_STATE_RESULT, &s->state->record, lua_tostring(host, -1));
 }

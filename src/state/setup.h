@@ -4,10 +4,10 @@
 #ifndef MTSTATES_SETUP_H
 #define MTSTATES_SETUP_H
 
-#include "refusal.h"
+#include "parcel.h"
 #include "state.h"
 
-/* What is to be made; on the stack of the host, the Lua state that asks for it. */
+/* What is to be made; by index on the stack of the host, the Lua state that asks for it. */
 struct recipe {
     const char *function;         /* what the user called, for messages */
     struct state_options options; /* the name is on the host's stack */
@@ -30,8 +30,9 @@ enum setup_failure {
 
 /* One making. */
 struct setup {
-    lua_State *host;
-    const struct recipe *recipe;
+    lua_State *host;             /* NULL: nobody hears of results and errors */
+    const struct recipe *recipe; /* NULL: a member of a pool is made, from what was packed before */
+    struct parcel *packed;       /* ends as soon as it is unpacked; NULL: the pool's, which stays */
     int inherited;       /* the index on the host of what the state inherits, a table; or of nil */
     int kilobytes;       /* what it took */
     bool is_large;       /* it had much on its stack */
@@ -54,6 +55,15 @@ void setup_prepare(struct setup *s, lua_State *host, const struct recipe *recipe
  * returns how many; or a message. No error flies. [-0, +n, -]
  */
 int setup_make(struct setup *s);
+
+/* The two halves of that, for members of pools. Packs what a checked and prepared recipe needs into
+ * an empty parcel; false: what failed. */
+bool setup_pack(struct setup *s, struct parcel *p);
+
+/* Makes a state of a pool, if that does not fail; the thread stays inside. Of a host it has results
+ * only in case of an error. */
+void setup_make_from(struct setup *s, struct thread *self, const struct state_options *o,
+                     const struct parcel *p);
 
 /* Raises what failed. [-0, +0, v] */
 int setup_raise(struct setup *s);

@@ -80,7 +80,7 @@ static bool closes_circle(const struct singleton_making *m, uint64_t thread)
 static struct singleton_answer find_and_own(const char *name, size_t length)
 {
     struct record *r;
-    switch (registry_find_name(name, length, &r)) {
+    switch (registry_find_name(&registry_states, name, length, &r)) {
     case REGISTRY_AMBIGUOUS:
         return (struct singleton_answer){.kind = SINGLETON_AMBIGUOUS};
     case REGISTRY_UNKNOWN:
@@ -89,7 +89,7 @@ static struct singleton_answer find_and_own(const char *name, size_t length)
         break;
     }
     struct state *s = state_of_record(r);
-    if (state_own(s))
+    if (record_own(r))
         return (struct singleton_answer){.kind = SINGLETON_FOUND, .found = s};
     record_release(r); /* its last owner has just gone */
     return (struct singleton_answer){.kind = SINGLETON_MAKE};

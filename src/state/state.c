@@ -2,6 +2,7 @@
 
 #include "closing.h"
 #include "interpreter.h"
+#include "pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,9 @@ static void destroy(struct record *r)
     struct state *s = state_of_record(r);
     interrupt_destroy(&s->interrupt);
     ownership_destroy(&s->ownership);
+    struct member *member = s->member;
     free(s);
+    member_destroy(member);
 }
 
 static bool is_closed(struct record *r)
@@ -19,7 +22,22 @@ static bool is_closed(struct record *r)
     return state_is_closed(state_of_record(r));
 }
 
-static const struct record_kind kind = {destroy, is_closed};
+static void abandon(struct record *r, struct thread *self)
+{
+    struct state *s = state_of_record(r);
+    if (ownership_abandon(&s->ownership, self->number))
+        closing_begin(s, self);
+    else
+        registry_remove(r);
+}
+
+const struct record_kind state_kind = {
+    .what = "state",
+    .registry = &registry_states,
+    .destroy = destroy,
+    .is_closed = is_closed,
+    .abandon = abandon,
+};
 
 struct state *state_new(struct thread *self, const struct state_options *o)
 {
@@ -28,14 +46,15 @@ struct state *state_new(struct thread *self, const struct state_options *o)
         return NULL;
     if (o->name != NULL)
         memcpy(s->name, o->name, o->name_length);
-    if (!ownership_init(&s->ownership, self->number)) {
+    s->member = o->member;
+    struct ownership_queue *shared = o->member != NULL ? &o->member->pool->queue : NULL;
+    if (!ownership_init(&s->ownership, self->number, shared)) {
         free(s);
         return NULL;
     }
     interrupt_init(&s->interrupt);
-    record_init(&s->record, o->name != NULL ? s->name : NULL, o->name_length, &kind);
+    record_init(&s->record, o->name != NULL ? s->name : NULL, o->name_length, &state_kind);
     record_retain(&s->record); /* the interpreter's */
-    atomic_init(&s->owners, 1);
     s->around = NULL;
     s->time_limit = o->time_limit;
     s->allows_hooks = 1;
@@ -44,6 +63,7 @@ struct state *state_new(struct thread *self, const struct state_options *o)
     s->memory_limit = (struct memory_limit){0};
     arena_init(&s->arena, o->memory_limit);
     if (!interpreter_new(s, o->libs)) {
+        s->member = NULL;    /* the caller's, still */
         destroy(&s->record); /* nobody has seen it */
         return NULL;
     }
@@ -56,24 +76,4 @@ enum entry state_close(struct state *s, struct thread *self)
     if (entry == ENTRY_ENTERED)
         closing_begin(s, self);
     return entry == ENTRY_NESTED && s->queued_to_close ? ENTRY_CLOSED : entry;
-}
-
-bool state_own(struct state *s)
-{
-    uint32_t owners = atomic_load_explicit(&s->owners, memory_order_relaxed);
-    while (owners != 0)
-        if (atomic_compare_exchange_weak_explicit(&s->owners, &owners, owners + 1,
-                                                  memory_order_relaxed, memory_order_relaxed))
-            return true;
-    return false;
-}
-
-void state_disown(struct state *s, struct thread *self)
-{
-    if (atomic_fetch_sub_explicit(&s->owners, 1, memory_order_acq_rel) != 1)
-        return;
-    if (ownership_abandon(&s->ownership, self->number))
-        closing_begin(s, self);
-    else
-        registry_remove(&s->record);
 }

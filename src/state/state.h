@@ -1,14 +1,10 @@
 /*
  * A state: an interpreter and its record, from making to closing.
  *
- * Two counts. References (struct record) keep the memory of the record: every handle has one, and
- * the registry while it knows the state, and the interpreter while it exists. Owners keep the
- * interpreter: when the last one goes, the state is closed there and then, or by the thread inside
- * as it leaves.
- *
- * owners  written by whoever makes or drops an owning handle. Taking one more is relaxed and only
- * from above 0 (state_own); dropping is acq_rel, so that whoever drops the last sees all that was
- *         done by the others before they dropped theirs.
+ * Two counts, both in struct record. References keep the memory of the record: every handle has
+ * one, and the registry while it knows the state, and the interpreter while it exists. Owners keep
+ * the interpreter: when the last one goes, the state is closed there and then, or by the thread
+ * inside as it leaves.
  *
  * `main` and what is behind it belong to the thread inside (ownership.h).
  */
@@ -26,6 +22,8 @@
 #include <lua.h>
 #include <setjmp.h>
 
+struct member;
+
 struct state {
     struct ownership ownership;
     struct interrupt interrupt;
@@ -33,16 +31,18 @@ struct state {
     struct arena arena;
     struct memory_limit memory_limit;
     struct warning warning;
-    struct state *around; /* what the thread inside is inside of besides; its handler's, too */
-    uint32_t time_limit;  /* of a stay, in milliseconds; 0: none */
+    struct state *around;  /* what the thread inside is inside of besides; its handler's, too */
+    struct member *member; /* of a pool (pool.h); NULL: of none */
+    uint32_t time_limit;   /* of a stay, in milliseconds; 0: none */
     unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
     struct state *next_closing; /* these three are for the thread that closes it */
     bool queued_to_close;
     jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */
     struct record record;
-    _Atomic uint32_t owners;
     char name[];
 };
+
+extern const struct record_kind state_kind;
 
 static inline struct state *state_of_record(struct record *r)
 {
@@ -53,9 +53,10 @@ static inline struct state *state_of_record(struct record *r)
 struct state_options {
     const char *name; /* NULL: none; else name_length bytes */
     size_t name_length;
-    bool libs;           /* open all standard libraries, or only base and package */
-    size_t memory_limit; /* bytes; ARENA_NO_LIMIT: none */
-    uint32_t time_limit; /* milliseconds; 0: none */
+    bool libs;             /* open all standard libraries, or only base and package */
+    size_t memory_limit;   /* bytes; ARENA_NO_LIMIT: none */
+    uint32_t time_limit;   /* milliseconds; 0: none */
+    struct member *member; /* of a pool, and the state's from now on; NULL: of none */
 };
 
 /*
@@ -75,11 +76,5 @@ static inline bool state_is_closed(struct state *s)
  * nothing done.
  */
 enum entry state_close(struct state *s, struct thread *self);
-
-/* One more owner for a state that has one. False: the last one has gone. */
-bool state_own(struct state *s);
-
-/* Drops an owner. */
-void state_disown(struct state *s, struct thread *self);
 
 #endif

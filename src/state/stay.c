@@ -1,6 +1,7 @@
 #include "stay.h"
 
 #include "lua_inside.h"
+#include "pool.h"
 
 enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *self,
                           enum entry entry)
@@ -46,23 +47,27 @@ static void end_nested(struct stay *s)
 /* False: no memory to see to the limit. */
 static bool begin_limited(struct stay *s)
 {
+    s->limited = NULL;
     if (s->state->time_limit == 0)
         return true;
     s->limited = time_limit_begin(s->self, s->state->time_limit);
-    if (s->limited != NULL)
-        s->kind = STAY_LIMITED;
     return s->limited != NULL;
 }
 
 static void end_limited(struct stay *s)
 {
-    if (s->kind == STAY_LIMITED)
-        time_limit_end(s->self, s->limited);
+    if (s->kind != STAY_SPECIAL || s->limited == NULL)
+        return;
+    if (s->state->member != NULL && time_limit_has_struck(s->limited))
+        s->state->member->ran_into_limit = true;
+    time_limit_end(s->self, s->limited);
 }
 
 /* What a linked stay begins with besides. False: as before. */
 static bool begin_specially(struct stay *s)
 {
+    if (s->state->time_limit != 0 || s->state->member != NULL)
+        s->kind = STAY_SPECIAL;
     if (!begin_limited(s))
         return false;
     if (interrupt_is_pending(&s->state->interrupt))
@@ -85,6 +90,8 @@ void stay_end_specially(struct stay *s)
     end_limited(s);
     if (s->kind == STAY_NESTED)
         end_nested(s);
+    else if (s->state->member != NULL)
+        pool_end_stay(s);
     else
         stay_leave(s);
 }
@@ -99,7 +106,10 @@ void stay_end_setup(struct stay *s)
 {
     PROBE_STATE(state_make, s->state);
     end_limited(s);
-    stay_leave(s);
+    if (s->state->member != NULL)
+        stay_unlink(s); /* the thread stays inside: pool_make */
+    else
+        stay_leave(s);
 }
 
 void stay_end_failed_setup(struct stay *s)

@@ -18,7 +18,7 @@
 
 enum stay_kind {
     STAY_OUTERMOST, /* the thread entered the state */
-    STAY_LIMITED,   /* the same, with a time limit */
+    STAY_SPECIAL,   /* the same, with a time limit or in a member of a pool */
     STAY_NESTED     /* it was inside already */
 };
 
@@ -26,7 +26,7 @@ struct stay {
     struct state *state;
     struct thread *self;
     enum stay_kind kind;
-    struct limited_stay *limited; /* STAY_LIMITED */
+    struct limited_stay *limited; /* STAY_SPECIAL; NULL: it has no limit */
     unsigned char allowed_hooks;  /* nested: these two belong to the code that made the call */
     lua_State *ran_before;
 };
@@ -53,7 +53,8 @@ static inline void stay_unlink(struct stay *s)
     s->self->depth--;
 }
 
-/* One with a time limit, or in which something is to strike. ENTRY_NO_MEMORY: it has ended again.
+/* One with a time limit, in a member, or in which something is to strike. ENTRY_NO_MEMORY: it has
+ * ended again.
  */
 enum entry stay_begun_specially(struct stay *s);
 
@@ -65,7 +66,7 @@ stay_begun(struct stay *s, struct state *state, struct thread *self)
     uint32_t is_special = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
                           (uint32_t)atomic_load_explicit(&self->place->late, memory_order_relaxed) |
                           state->time_limit;
-    if (__builtin_expect(is_special != 0, 0))
+    if (__builtin_expect(is_special != 0 || state->member != NULL, 0))
         return stay_begun_specially(s);
     PROBE_STATE(call_enter, state);
     return ENTRY_ENTERED;

@@ -15,14 +15,16 @@ atomic_bool time_limit_watching;
 
 /* ---- the ticker's ---- */
 
-/* Which one is next, when it has come. The one that strikes always has its time from the one
- * before: the ticker may have been late. */
+/* The one that strikes always comes after as long again, but leaves half of that to the one before
+ * where the ticker was late. */
 static enum time_limit_strike strike_at(const struct limited_stay *l, const struct timespec *now)
 {
     int64_t limit = (int64_t)(l->seen & LOW_BITS) * 1000000;
-    if (l->sent == TIME_LIMIT_ALWAYS || clock_elapsed_ns(&l->since, now) < limit)
-        return l->sent;
-    return l->sent == TIME_LIMIT_NONE ? TIME_LIMIT_ONCE : TIME_LIMIT_ALWAYS;
+    int64_t lasted = clock_elapsed_ns(&l->since, now);
+    if (l->sent == TIME_LIMIT_NONE)
+        return lasted < limit ? TIME_LIMIT_NONE : TIME_LIMIT_ONCE;
+    bool had_time = clock_elapsed_ns(&l->sent_at, now) >= limit / 2;
+    return lasted >= 2 * limit && had_time ? TIME_LIMIT_ALWAYS : l->sent;
 }
 
 /* The clock is read after the word was: the ticker may have been held up, and a stay that has begun
@@ -38,7 +40,7 @@ static void send(struct limited_stay *l, enum time_limit_strike strike, const st
 {
     SET(l->strike, (l->seen & ~(uint64_t)LOW_BITS) | strike);
     l->sent = strike;
-    l->since = *now;
+    l->sent_at = *now;
     l->looks = 0;
 }
 
@@ -147,6 +149,11 @@ static enum time_limit_strike due_for(const struct limited_stay *l, uint64_t str
     return is_named ? (enum time_limit_strike)(strike & LOW_BITS) : TIME_LIMIT_NONE;
 }
 
+bool time_limit_has_struck(const struct limited_stay *l)
+{
+    return l->struck || due_for(l, GET(l->strike)) != TIME_LIMIT_NONE;
+}
+
 enum time_limit_strike time_limit_due(void)
 {
     const struct time_limits *limits = thread_record.limits;
@@ -171,9 +178,11 @@ void time_limit_note(struct thread *self)
 static bool take_once(struct limited_stay *l)
 {
     uint64_t strike = GET(l->strike);
-    return due_for(l, strike) == TIME_LIMIT_ONCE &&
-           atomic_compare_exchange_strong_explicit(&l->strike, &strike, 0, memory_order_relaxed,
-                                                   memory_order_relaxed);
+    bool taken = due_for(l, strike) == TIME_LIMIT_ONCE &&
+                 atomic_compare_exchange_strong_explicit(
+                     &l->strike, &strike, 0, memory_order_relaxed, memory_order_relaxed);
+    l->struck = l->struck || taken;
+    return taken;
 }
 
 enum time_limit_strike time_limit_take(void)

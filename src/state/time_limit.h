@@ -55,10 +55,12 @@ enum time_limit_strike {
 struct limited_stay {
     _Atomic uint64_t word;   /* its number, and its limit in milliseconds; 0: it has ended */
     _Atomic uint64_t strike; /* the number of a stay, and an enum time_limit_strike */
+    bool struck;             /* once; the thread's own */
     /* The ticker's: */
     uint64_t seen; /* this word */
-    struct timespec since; /* it was seen, or the last strike was sent */
+    struct timespec since;
     enum time_limit_strike sent;
+    struct timespec sent_at;
     unsigned looks; /* since the strike was sent */
 };
 
@@ -91,6 +93,7 @@ static inline struct limited_stay *time_limit_begin(struct thread *self, uint32_
     else
         atomic_store_explicit(&limits->count, count + 1, memory_order_relaxed);
     uint64_t word = ++limits->last << TIME_LIMIT_NUMBER_SHIFT | milliseconds;
+    l->struck = false;
     atomic_store_explicit(&l->strike, 0, memory_order_relaxed);
     atomic_store_explicit(&l->word, word, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
@@ -115,6 +118,9 @@ static inline void time_limit_end(struct thread *self, struct limited_stay *l)
     if (__builtin_expect(atomic_load_explicit(&self->place->late, memory_order_relaxed), 0))
         time_limit_note(self);
 }
+
+/* Whether a stay of the calling thread has used up its time. */
+bool time_limit_has_struck(const struct limited_stay *l);
 
 /* Which strike is due in the calling thread. */
 enum time_limit_strike time_limit_due(void);

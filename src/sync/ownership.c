@@ -7,45 +7,67 @@
 #include <stddef.h>
 
 /*
- * One sleeping thread, on its own stack. All fields but the park belong to the ownership's lock; a
+ * One sleeping thread, on its own stack. All fields but the park belong to the queue's lock; a
  * waiter takes the lock once more before it returns, so whoever holds the lock may touch it.
  */
 struct waiter {
     struct waiter *next, *previous;
-    uint64_t number;       /* its thread */
-    struct timespec since; /* when it queued */
+    uint64_t number;        /* its thread */
+    struct timespec since;  /* when it queued */
+    struct ownership *only; /* what it waits for; NULL: any word of the queue */
     struct park park;
     bool queued;
-    bool handed; /* the word names this thread already */
+    struct ownership *handed; /* its word names this thread already */
+    struct ownership *woken;  /* was left, and the waiter woken for it, since it looked last */
 };
 
-bool ownership_init(struct ownership *o, uint64_t number)
+bool ownership_queue_init(struct ownership_queue *q)
+{
+    q->first = q->last = NULL;
+    q->forks = thread_forks();
+    return pthread_mutex_init(&q->lock, NULL) == 0;
+}
+
+void ownership_queue_destroy(struct ownership_queue *q)
+{
+    pthread_mutex_destroy(&q->lock);
+}
+
+bool ownership_init(struct ownership *o, uint64_t number, struct ownership_queue *shared)
 {
     atomic_init(&o->word, number);
-    o->first = o->last = NULL;
-    o->forks = thread_forks();
-    return pthread_mutex_init(&o->lock, NULL) == 0;
+    o->queue = shared != NULL ? shared : &o->own;
+    return shared != NULL || ownership_queue_init(&o->own);
 }
 
 void ownership_destroy(struct ownership *o)
 {
-    pthread_mutex_destroy(&o->lock);
+    if (o->queue == &o->own)
+        ownership_queue_destroy(&o->own);
 }
 
-static void queue_append(struct ownership *o, struct waiter *w)
+static void queue_append(struct ownership_queue *q, struct waiter *w)
 {
     w->next = NULL;
-    w->previous = o->last;
-    *(o->last ? &o->last->next : &o->first) = w;
-    o->last = w;
+    w->previous = q->last;
+    *(q->last ? &q->last->next : &q->first) = w;
+    q->last = w;
     w->queued = true;
 }
 
-static void queue_remove(struct ownership *o, struct waiter *w)
+static void queue_remove(struct ownership_queue *q, struct waiter *w)
 {
-    *(w->previous ? &w->previous->next : &o->first) = w->next;
-    *(w->next ? &w->next->previous : &o->last) = w->previous;
+    *(w->previous ? &w->previous->next : &q->first) = w->next;
+    *(w->next ? &w->next->previous : &q->last) = w->previous;
     w->queued = false;
+}
+
+/* The first, from `w` on, that waits for the word. */
+static struct waiter *find_waiter(struct waiter *w, const struct ownership *o)
+{
+    while (w != NULL && w->only != NULL && w->only != o)
+        w = w->next;
+    return w;
 }
 
 /* Guards the making anew of locks. */
@@ -62,30 +84,47 @@ void ownership_fork_end(void)
 }
 
 /* In a process that is the child of none it costs a comparison. */
-static void take_lock(struct ownership *o)
+void ownership_queue_lock(struct ownership_queue *q)
 {
     if (thread_forks() > 0) {
         pthread_mutex_lock(&anew);
-        if (o->forks != thread_forks()) {
-            pthread_mutex_init(&o->lock, NULL); /* on Linux and macOS it cannot fail */
-            o->first = o->last = NULL;
-            o->forks = thread_forks();
+        if (q->forks != thread_forks()) {
+            pthread_mutex_init(&q->lock, NULL); /* on Linux and macOS it cannot fail */
+            q->first = q->last = NULL;
+            q->forks = thread_forks();
         }
         pthread_mutex_unlock(&anew);
     }
-    pthread_mutex_lock(&o->lock);
+    pthread_mutex_lock(&q->lock);
+}
+
+void ownership_queue_unlock(struct ownership_queue *q)
+{
+    pthread_mutex_unlock(&q->lock);
+}
+
+void ownership_wake_all(struct ownership_queue *q)
+{
+    for (struct waiter *w = q->first; w != NULL; w = w->next)
+        park_wake(&w->park);
+}
+
+int ownership_count_waiting(const struct ownership_queue *q)
+{
+    int count = 0;
+    for (const struct waiter *w = q->first; w != NULL; w = w->next)
+        count++;
+    return count;
 }
 
 static void wake_all(struct ownership *o)
 {
-    take_lock(o);
-    for (struct waiter *w = o->first; w != NULL; w = w->next)
-        park_wake(&w->park);
-    pthread_mutex_unlock(&o->lock);
+    ownership_queue_lock(o->queue);
+    ownership_wake_all(o->queue);
+    ownership_queue_unlock(o->queue);
 }
 
-/* Under the lock: takes an idle word, or sets WAITED on a busy one. */
-static enum entry take_or_flag(struct ownership *o, uint64_t number)
+enum entry ownership_take_or_flag(struct ownership *o, uint64_t number)
 {
     uint64_t word = atomic_load_explicit(&o->word, memory_order_relaxed);
     for (;;) {
@@ -102,39 +141,79 @@ static enum entry take_or_flag(struct ownership *o, uint64_t number)
     }
 }
 
-/* Under the lock, by the thread inside as it leaves the queue: it has to see to the next in it. */
-static void pass_on(struct ownership *o)
+void ownership_join(struct ownership *o)
 {
-    if (o->first != NULL)
+    if (o->queue->first != NULL)
         atomic_fetch_or_explicit(&o->word, OWNERSHIP_WAITED, memory_order_relaxed);
+}
+
+/* Under the lock: the word is idle, or even gone, and the first that waits for it and was not woken
+ * yet is. */
+static void wake_next(struct ownership_queue *q, struct ownership *o)
+{
+    struct waiter *w = find_waiter(q->first, o);
+    while (w != NULL && w->woken != NULL)
+        w = find_waiter(w->next, o);
+    if (w == NULL)
+        return;
+    w->woken = o;
+    park_wake(&w->park);
+}
+
+/* One more try under the lock. */
+static enum entry try_again(struct waiter *w, struct ownership_set *set, struct ownership **entered)
+{
+    *entered = w->handed != NULL ? w->handed : w->only;
+    if (w->handed != NULL)
+        return ENTRY_ENTERED;
+    if (w->only != NULL)
+        return ownership_take_or_flag(w->only, w->number);
+    return set->take_any(set, w->number, entered);
+}
+
+/* For `only`, or for any word of the set. */
+static enum entry enter_wait(struct ownership_queue *q, struct ownership *only,
+                             struct ownership_set *set, uint64_t number,
+                             const struct timespec *deadline, struct ownership **entered)
+{
+    struct waiter self = {.number = number, .since = clock_now(), .only = only};
+    bool in_time = true;
+    enum entry entry;
+    ownership_queue_lock(q);
+    queue_append(q, &self);
+    for (;;) {
+        entry = try_again(&self, set, entered);
+        if (entry != ENTRY_BUSY || !in_time)
+            break;
+        self.woken = NULL;
+        park_reset(&self.park);
+        pthread_mutex_unlock(&q->lock);
+        in_time = park_wait(&self.park, deadline);
+        pthread_mutex_lock(&q->lock);
+    }
+    if (self.queued)
+        queue_remove(q, &self);
+    if (entry == ENTRY_ENTERED)
+        ownership_join(*entered); /* who is inside has to see to the next in the queue */
+    /* However it ends: the word that it was woken for is another's to look at. */
+    if (self.woken != NULL && (entry != ENTRY_ENTERED || self.woken != *entered))
+        wake_next(q, self.woken);
+    ownership_queue_unlock(q);
+    return entry;
 }
 
 enum entry ownership_enter_wait(struct ownership *o, uint64_t number,
                                 const struct timespec *deadline)
 {
+    struct ownership *entered;
     enum entry entry = ownership_enter(o, number);
-    if (entry != ENTRY_BUSY)
-        return entry;
+    return entry == ENTRY_BUSY ? enter_wait(o->queue, o, NULL, number, deadline, &entered) : entry;
+}
 
-    struct waiter self = {.number = number, .since = clock_now()};
-    bool in_time = true;
-    take_lock(o);
-    queue_append(o, &self);
-    for (;;) {
-        entry = self.handed ? ENTRY_ENTERED : take_or_flag(o, number);
-        if (entry != ENTRY_BUSY || !in_time)
-            break;
-        park_reset(&self.park);
-        pthread_mutex_unlock(&o->lock);
-        in_time = park_wait(&self.park, deadline);
-        pthread_mutex_lock(&o->lock);
-    }
-    if (self.queued)
-        queue_remove(o, &self);
-    if (entry == ENTRY_ENTERED)
-        pass_on(o);
-    pthread_mutex_unlock(&o->lock);
-    return entry;
+enum entry ownership_enter_any_wait(struct ownership_set *set, uint64_t number,
+                                    const struct timespec *deadline, struct ownership **entered)
+{
+    return enter_wait(set->queue, NULL, set, number, deadline, entered);
 }
 
 /* Under the lock: what leave makes of a word with flags. */
@@ -147,8 +226,8 @@ static uint64_t word_after(const struct waiter *first, bool hand_over, uint64_t 
 
 bool ownership_leave_slowly(struct ownership *o, uint64_t number)
 {
-    take_lock(o);
-    struct waiter *first = o->first;
+    ownership_queue_lock(o->queue);
+    struct waiter *first = find_waiter(o->queue->first, o);
     struct timespec now = clock_now();
     bool hand_over = first && clock_elapsed_ns(&first->since, &now) >= OWNERSHIP_FAIR_NS;
     uint64_t word = number | OWNERSHIP_WAITED;
@@ -161,12 +240,14 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number)
     bool abandoned = after & OWNERSHIP_CLOSED;
     if (first != NULL && !abandoned) { /* else ownership_abandon wakes them all */
         if (hand_over) {
-            queue_remove(o, first);
-            first->handed = true;
+            queue_remove(o->queue, first);
+            first->handed = o;
+            park_wake(&first->park);
+        } else {
+            wake_next(o->queue, o);
         }
-        park_wake(&first->park);
     }
-    pthread_mutex_unlock(&o->lock);
+    ownership_queue_unlock(o->queue);
     return !abandoned;
 }
 

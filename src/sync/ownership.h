@@ -1,6 +1,9 @@
 /*
  * Which thread is inside a state: one atomic word and a queue of those who wait for it.
  *
+ * Several words, those of a pool's members, may share one queue: then some wait for one of them,
+ * and some for any.
+ *
  *                    enter A1                      begin_close A2, abandon A2
  *        .----------------------------- idle -----------------------------------.
  *        v        leave R1               ^                                      v
@@ -34,16 +37,20 @@
  *
  * No wake-up is lost: a waiter sets WAITED on a word that is busy, or takes a word that is idle, in
  * one swap each; hence the thread inside cannot leave without seeing WAITED, and then wakes the
- * first in the queue. A woken waiter that finds the word taken sets WAITED again.
+ * first in the queue. A woken waiter that finds the word taken sets WAITED again. Of several words
+ * a waiter does so with each in turn, under the lock, before it sleeps; who leaves one of them
+ * wakes the first that waits for it and that nobody has woken since; and a waiter that was woken
+ * for one word but enters another, or gives up, wakes the next that waits for the first.
  *
  * Nobody starves: whoever comes by may take an idle word, which keeps throughput up while waiters
- * wake, but once the first waiter has waited OWNERSHIP_FAIR_NS, leave gives the word to it
- * directly. The idea is the "eventual fairness" of WebKit's ParkingLot (Filip Pizlo, 2016).
+ * wake, but once the first that waits for it has waited OWNERSHIP_FAIR_NS, leave gives the word
+ * to it directly. The idea is the "eventual fairness" of WebKit's ParkingLot (Filip Pizlo, 2016).
  *
  * After a fork, threads that wait and whoever held the lock are not there: the first thread of the
  * child that needs the lock makes lock and queue anew.
  *
- * test/model/ownership.pml is the protocol as a model, which spin searches exhaustively.
+ * test/model/ownership.pml is the protocol as a model, and test/model/waiting.pml that of several
+ * words, which spin searches exhaustively.
  */
 #ifndef MTSTATES_OWNERSHIP_H
 #define MTSTATES_OWNERSHIP_H
@@ -64,12 +71,17 @@ struct waiter;
 /* How long the first waiter lets others pass before it is handed the state. */
 #define OWNERSHIP_FAIR_NS 500000
 
-struct ownership {
-    _Atomic uint64_t word;
+struct ownership_queue {
     pthread_mutex_t lock; /* guards the queue; only waiters and those who meet one take it */
-    struct waiter *first; /* the queue, longest waiting first */
+    struct waiter *first; /* longest waiting first */
     struct waiter *last;
     unsigned forks; /* of thread_forks, when lock and queue were made; guarded by a lock of all */
+};
+
+struct ownership {
+    _Atomic uint64_t word;
+    struct ownership_queue *queue; /* `own`, or one that is shared and lives longer */
+    struct ownership_queue own;
 };
 
 enum entry {
@@ -78,12 +90,29 @@ enum entry {
     ENTRY_BUSY,    /* another thread is inside */
     ENTRY_CLOSED,  /* closed, being closed, or about to be */
     /* What stays add to these: */
-    ENTRY_TOO_DEEP, /* the thread cannot be inside of any more */
-    ENTRY_NO_MEMORY /* to see to the state's time limit */
+    ENTRY_TOO_DEEP,  /* the thread cannot be inside of any more */
+    ENTRY_NO_MEMORY, /* to see to the state's time limit */
+    /* And pools: */
+    ENTRY_VACANT /* one more may be made */
 };
 
-/* Starts as busy by thread `number`. False: the system has no mutex left. */
-bool ownership_init(struct ownership *o, uint64_t number);
+/* False: the system has no mutex left. */
+bool ownership_queue_init(struct ownership_queue *q);
+void ownership_queue_destroy(struct ownership_queue *q);
+
+/* The lock of a queue that is shared guards what its words are as well. */
+void ownership_queue_lock(struct ownership_queue *q);
+void ownership_queue_unlock(struct ownership_queue *q);
+
+/* Under the lock: all who wait look again. */
+void ownership_wake_all(struct ownership_queue *q);
+
+/* Under the lock: how many wait. */
+int ownership_count_waiting(const struct ownership_queue *q);
+
+/* Starts as busy by thread `number`, with a queue of its own where `shared` is NULL. False: the
+ * system has no mutex left. */
+bool ownership_init(struct ownership *o, uint64_t number, struct ownership_queue *shared);
 
 /* Nobody may use `o` any more. */
 void ownership_destroy(struct ownership *o);
@@ -120,6 +149,28 @@ static inline enum entry ownership_enter(struct ownership *o, uint64_t number)
  */
 enum entry ownership_enter_wait(struct ownership *o, uint64_t number,
                                 const struct timespec *deadline);
+
+/* Several words with one queue. */
+struct ownership_set {
+    struct ownership_queue *queue;
+    /*
+     * Under the lock: tries each word in turn by ownership_take_or_flag, up to one that it enters
+     * and sets `*entered` to. ENTRY_BUSY: all are, wait; any other: what to return.
+     */
+    enum entry (*take_any)(struct ownership_set *set, uint64_t number, struct ownership **entered);
+};
+
+/* Under the lock: takes an idle word, or sets WAITED on a busy one. ENTRY_CLOSED: neither. */
+enum entry ownership_take_or_flag(struct ownership *o, uint64_t number);
+
+/* Waits for any of several words, as ownership_enter_wait does for one. On ENTRY_ENTERED, the
+ * thread is inside `*entered`. */
+enum entry ownership_enter_any_wait(struct ownership_set *set, uint64_t number,
+                                    const struct timespec *deadline, struct ownership **entered);
+
+/* Under the lock, by the thread inside: whoever waits for any gets to know of the word when it
+ * leaves. */
+void ownership_join(struct ownership *o);
 
 bool ownership_leave_slowly(struct ownership *o, uint64_t number);
 

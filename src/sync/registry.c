@@ -40,9 +40,13 @@ struct table {
     unsigned long removed;
 };
 
+struct registry {
+    struct table ids, names;
+};
+
+struct registry registry_states, registry_pools;
+
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct table ids;
-static struct table names;
 static struct random_key secret; /* written before `ready` */
 static _Atomic int64_t next_id;  /* relaxed: only its being unique matters */
 static _Atomic bool ready;       /* written under the mutex with release, read with acquire */
@@ -148,6 +152,27 @@ static void table_remove(struct table *t, const void *object)
 
 /* ---- writers ---- */
 
+static bool init(struct registry *g)
+{
+    if (!table_init(&g->ids, hash_id, same_id))
+        return false;
+    if (table_init(&g->names, hash_name, same_name))
+        return true;
+    ck_hs_destroy(&g->ids.set);
+    return false;
+}
+
+static bool init_both(void)
+{
+    if (!init(&registry_states))
+        return false;
+    if (init(&registry_pools))
+        return true;
+    ck_hs_destroy(&registry_states.ids.set);
+    ck_hs_destroy(&registry_states.names.set);
+    return false;
+}
+
 bool registry_init(void)
 {
     if (atomic_load_explicit(&ready, memory_order_acquire))
@@ -159,14 +184,9 @@ bool registry_init(void)
     } else {
         secret = random_key_new();
         atomic_init(&next_id, RECORD_ID_LEAST + (int64_t)(random_key_new().low % RECORD_ID_RANGE));
-        if (table_init(&ids, hash_id, same_id)) {
-            if (table_init(&names, hash_name, same_name)) {
-                ok = true;
-                atomic_store_explicit(&ready, true, memory_order_release);
-            } else {
-                ck_hs_destroy(&ids.set);
-            }
-        }
+        ok = init_both();
+        if (ok)
+            atomic_store_explicit(&ready, true, memory_order_release);
     }
     pthread_mutex_unlock(&mutex);
     return ok;
@@ -179,20 +199,37 @@ void record_init(struct record *r, const char *name, size_t length, const struct
     r->name_length = length;
     r->kind = kind;
     atomic_init(&r->refs, 1);
+    atomic_init(&r->owners, 1);
     atomic_init(&r->shares_name, false);
     r->present = false;
     r->entry = NULL;
 }
 
-/* Inside a grace period: takes a reference unless the last one is gone. */
-static bool record_retain_if_referenced(struct record *r)
+static bool increment_unless_zero(_Atomic uint32_t *count)
 {
-    uint32_t refs = atomic_load_explicit(&r->refs, memory_order_relaxed);
-    while (refs != 0)
-        if (atomic_compare_exchange_weak_explicit(&r->refs, &refs, refs + 1, memory_order_relaxed,
+    uint32_t seen = atomic_load_explicit(count, memory_order_relaxed);
+    while (seen != 0)
+        if (atomic_compare_exchange_weak_explicit(count, &seen, seen + 1, memory_order_relaxed,
                                                   memory_order_relaxed))
             return true;
     return false;
+}
+
+/* Inside a grace period: takes a reference unless the last one is gone. */
+static bool record_retain_if_referenced(struct record *r)
+{
+    return increment_unless_zero(&r->refs);
+}
+
+bool record_own(struct record *r)
+{
+    return increment_unless_zero(&r->owners);
+}
+
+void record_disown(struct record *r, struct thread *self)
+{
+    if (atomic_fetch_sub_explicit(&r->owners, 1, memory_order_acq_rel) == 1)
+        r->kind->abandon(r, self);
 }
 
 static void write_begin(void)
@@ -242,10 +279,11 @@ static struct record_name *name_new(const char *bytes, size_t length)
     return n;
 }
 
-static struct record_name *name_find(const char *name, size_t length)
+static struct record_name *name_find(struct registry *g, const char *name, size_t length)
 {
     struct record_name key = {.length = length, .bytes = name};
-    return ck_hs_get(&names.set, CK_HS_HASH(&names.set, hash_name, &key), &key);
+    ck_hs_t *names = &g->names.set;
+    return ck_hs_get(names, CK_HS_HASH(names, hash_name, &key), &key);
 }
 
 static void set_shares_name(struct record *r, bool shares)
@@ -282,7 +320,7 @@ static void name_unlink(struct record_name *n, struct record *r)
     if (n->first != NULL) {
         name_publish(n);
     } else {
-        table_remove(&names, n);
+        table_remove(&r->kind->registry->names, n);
         grace_retire(&n->retired, name_destroy);
     }
 }
@@ -290,11 +328,12 @@ static void name_unlink(struct record_name *n, struct record *r)
 /* Under the mutex. `*fresh` is a new entry for the name; set to NULL when it is used. */
 static bool name_add(struct record *r, struct record_name **fresh)
 {
-    struct record_name *n = name_find(r->name, r->name_length);
+    struct registry *g = r->kind->registry;
+    struct record_name *n = name_find(g, r->name, r->name_length);
     if (n == NULL) {
         n = *fresh;
         name_link(n, r); /* before readers can find the entry */
-        if (!table_put(&names, n))
+        if (!table_put(&g->names, n))
             return false;
         *fresh = NULL;
         return true;
@@ -309,9 +348,10 @@ bool registry_add(struct record *r)
     if (r->name != NULL && (fresh = name_new(r->name, r->name_length)) == NULL)
         return false;
     write_begin();
-    bool ok = table_put(&ids, r);
+    struct table *ids = &r->kind->registry->ids;
+    bool ok = table_put(ids, r);
     if (ok && r->name != NULL && !name_add(r, &fresh)) {
-        table_remove(&ids, r);
+        table_remove(ids, r);
         ok = false;
     }
     if (ok) {
@@ -329,7 +369,7 @@ void registry_remove(struct record *r)
     bool present = r->present;
     if (present) {
         r->present = false;
-        table_remove(&ids, r);
+        table_remove(&r->kind->registry->ids, r);
         if (r->entry != NULL)
             name_unlink(r->entry, r);
     }
@@ -346,39 +386,41 @@ static bool is_closed(struct record *r)
 }
 
 /*
- * Every look-up: `look(key, found)` with what it meets kept in place, by a section of the thread's
- * own, or by the mutex where nobody would see that.
+ * Every look-up: `look(table, key, found)` with what it meets kept in place, by a section of the
+ * thread's own, or by the mutex where nobody would see that.
  */
-static inline enum registry_result look_up(enum registry_result (*look)(const void *,
-                                                                        struct record **),
-                                           const void *key, struct record **found)
+static inline enum registry_result
+look_up(enum registry_result (*look)(struct table *, const void *, struct record **),
+        struct table *table, const void *key, struct record **found)
 {
     struct thread *self = thread_self();
     enum registry_result result;
     if (__builtin_expect(self->entry != NULL, 1) || thread_list(self)) {
         grace_begin(self->entry);
-        result = look(key, found);
+        result = look(table, key, found);
         grace_end(self->entry);
     } else {
         pthread_mutex_lock(&mutex);
-        result = look(key, found);
+        result = look(table, key, found);
         pthread_mutex_unlock(&mutex);
     }
     return result;
 }
 
-static inline enum registry_result look_for_id(const void *key, struct record **found)
+static inline enum registry_result look_for_id(struct table *ids, const void *key,
+                                               struct record **found)
 {
-    struct record *r = ck_hs_get(&ids.set, CK_HS_HASH(&ids.set, hash_id, key), key);
+    struct record *r = ck_hs_get(&ids->set, CK_HS_HASH(&ids->set, hash_id, key), key);
     if (r == NULL || is_closed(r) || !record_retain_if_referenced(r))
         return REGISTRY_UNKNOWN;
     *found = r;
     return REGISTRY_FOUND;
 }
 
-static inline enum registry_result look_for_name(const void *key, struct record **found)
+static inline enum registry_result look_for_name(struct table *names, const void *key,
+                                                 struct record **found)
 {
-    struct record_name *n = ck_hs_get(&names.set, CK_HS_HASH(&names.set, hash_name, key), key);
+    struct record_name *n = ck_hs_get(&names->set, CK_HS_HASH(&names->set, hash_name, key), key);
     if (n == NULL)
         return REGISTRY_UNKNOWN;
     struct record *only = atomic_load_explicit(&n->only, memory_order_acquire);
@@ -389,9 +431,10 @@ static inline enum registry_result look_for_name(const void *key, struct record 
 }
 
 /* Under the mutex: of several records of a name, all but one may be closed, and about to go. */
-static enum registry_result look_for_living(const char *name, size_t length, struct record **found)
+static enum registry_result look_for_living(struct registry *g, const char *name, size_t length,
+                                            struct record **found)
 {
-    struct record_name *n = name_find(name, length);
+    struct record_name *n = name_find(g, name, length);
     struct record *living = NULL;
     for (struct record *r = n != NULL ? n->first : NULL; r != NULL; r = r->name_next) {
         if (is_closed(r))
@@ -407,19 +450,20 @@ static enum registry_result look_for_living(const char *name, size_t length, str
     return REGISTRY_FOUND;
 }
 
-enum registry_result registry_find_id(int64_t id, struct record **found)
+enum registry_result registry_find_id(struct registry *g, int64_t id, struct record **found)
 {
     struct record key = {.id = id};
-    return look_up(look_for_id, &key, found);
+    return look_up(look_for_id, &g->ids, &key, found);
 }
 
-enum registry_result registry_find_name(const char *name, size_t length, struct record **found)
+enum registry_result registry_find_name(struct registry *g, const char *name, size_t length,
+                                        struct record **found)
 {
     struct record_name key = {.length = length, .bytes = name};
-    enum registry_result result = look_up(look_for_name, &key, found);
+    enum registry_result result = look_up(look_for_name, &g->names, &key, found);
     if (result == REGISTRY_AMBIGUOUS) {
         pthread_mutex_lock(&mutex);
-        result = look_for_living(name, length, found);
+        result = look_for_living(g, name, length, found);
         pthread_mutex_unlock(&mutex);
     }
     return result;

@@ -1,5 +1,7 @@
 /*
- * Which states live: id to record and name to record, each in a hash set of Concurrency Kit.
+ * Which objects live: id to record and name to record, each in a hash set of Concurrency Kit. There
+ * is a registry for each kind of objects, states and pools, whose names do not meet; they share the
+ * mutex.
  *
  * Readers (registry_find_*) take no lock. Writers (registry_add, registry_remove) serialise on one
  * mutex, under which no Lua code runs; what they unlink is freed after a grace period (grace.h),
@@ -17,9 +19,15 @@
  * or none. What is closed is not found, though it may be in for a moment yet: who closes it removes
  * it after that.
  *
- * refs  written by whoever takes or drops a reference. Taking is relaxed: one takes only where a
- *       reference is held already or inside a grace period. Dropping is acq_rel, as for a state's
- *       owners, so that all use of the record comes before its end.
+ * refs    written by whoever takes or drops a reference. Taking is relaxed: one takes only where a
+ *         reference is held already or inside a grace period. Dropping is acq_rel, so that all use
+ *         of the record comes before its end.
+ *
+ * It counts its owners, too, which keep the object open: when the last one goes, it is abandoned.
+ *
+ * owners  written by whoever makes or drops an owning handle. Taking one more is relaxed and only
+ *         from above 0; dropping is acq_rel, so that whoever drops the last sees all that was done
+ *         by the others before they dropped theirs.
  */
 #ifndef MTSTATES_REGISTRY_H
 #define MTSTATES_REGISTRY_H
@@ -43,14 +51,20 @@
 
 struct record;
 struct record_name;
+struct registry;
 
-/* What it is that a record is embedded in. Both are called in any thread. */
+extern struct registry registry_states, registry_pools;
+
+/* What it is that a record is embedded in. All are called in any thread. */
 struct record_kind {
+    const char *what;                   /* as users call it */
+    struct registry *registry;          /* that its records are in */
     void (*destroy)(struct record *);   /* frees the record's memory; called once */
     bool (*is_closed)(struct record *); /* for good */
+    void (*abandon)(struct record *, struct thread *self); /* the last owner has gone */
 };
 
-/* What the registry knows of a state; embedded in it. */
+/* What the registry knows of an object; embedded in it. */
 struct record {
     int64_t id;
     const char *name; /* NULL: no name; else name_length bytes that live as long as the record */
@@ -58,6 +72,7 @@ struct record {
     const struct record_kind *kind;
 
     _Atomic uint32_t refs;
+    _Atomic uint32_t owners;
 
     /* Another record of its name is in, too. Written under the registry's mutex, read by those who
      * have a reference; relaxed, since who is to see that the other one came, or went, is told so
@@ -71,12 +86,12 @@ struct record {
     struct retired retired;
 };
 
-/* Makes the tables when called first. False: out of memory, call again. Any thread. */
+/* Makes all tables when called first. False: out of memory, call again. Any thread. */
 bool registry_init(void);
 
 /*
- * Gives `r` an id, one reference (the caller's), and a name of `length` bytes, or none when `name`
- * is NULL. The registry does not know it yet.
+ * Gives `r` an id, one reference and one owner (the caller's), and a name of `length` bytes, or
+ * none when `name` is NULL. The registry does not know it yet.
  */
 void record_init(struct record *r, const char *name, size_t length, const struct record_kind *kind);
 
@@ -88,6 +103,12 @@ static inline void record_retain(struct record *r)
 /* Drops a reference; the last one destroys the record, after a grace period. */
 void record_release(struct record *r);
 
+/* One more owner for a record that has one. False: the last one has gone. */
+bool record_own(struct record *r);
+
+/* Drops an owner. */
+void record_disown(struct record *r, struct thread *self);
+
 /* Lets readers find `r`, and takes a reference. False: out of memory, nothing changed. */
 bool registry_add(struct record *r);
 
@@ -98,11 +119,12 @@ enum registry_result { REGISTRY_FOUND, REGISTRY_UNKNOWN, REGISTRY_AMBIGUOUS };
 
 /*
  * On REGISTRY_FOUND, `*found` has a reference that is the caller's to drop; it was not closed when
- * asked. Lock-free, but when a name is found ambiguous or its state closed: then it is looked at
+ * asked. Lock-free, but when a name is found ambiguous or its object closed: then it is looked at
  * again under the mutex.
  */
-enum registry_result registry_find_id(int64_t id, struct record **found);
-enum registry_result registry_find_name(const char *name, size_t length, struct record **found);
+enum registry_result registry_find_id(struct registry *g, int64_t id, struct record **found);
+enum registry_result registry_find_name(struct registry *g, const char *name, size_t length,
+                                        struct record **found);
 
 /* A number that follows from `id` and a secret of this process. */
 uint64_t registry_secret(int64_t id);

@@ -15,7 +15,7 @@ enum { ME = 1 * THREAD_NUMBER_STEP, OTHER = 2 * THREAD_NUMBER_STEP, THREADS_MAX 
 
 static void init_idle(struct ownership *o)
 {
-    CHECK(ownership_init(o, ME));
+    CHECK(ownership_init(o, ME, NULL));
     CHECK(ownership_leave(o, ME));
 }
 
@@ -106,7 +106,7 @@ static void who_has_waited_long_is_handed_the_state(void)
     struct ownership o;
     pthread_t waiter;
     uint64_t number = thread_self()->number;
-    CHECK(ownership_init(&o, number));
+    CHECK(ownership_init(&o, number, NULL));
     CHECK(pthread_create(&waiter, NULL, wait_and_leave, &o) == 0);
     usleep(50000);
     CHECK(ownership_leave(&o, number));

@@ -45,7 +45,8 @@ static bool is_closed(struct record *r)
     return ((struct item *)r)->closed;
 }
 
-static const struct record_kind kind = {destroy, is_closed};
+static const struct record_kind kind = {
+    .registry = &registry_states, .destroy = destroy, .is_closed = is_closed};
 
 static struct item *add(uint64_t *random)
 {
@@ -70,7 +71,8 @@ static void look(uint64_t *random)
     int64_t id = atomic_load(
         &published[random_below(random, (uint64_t)threads)][random_below(random, SLOTS)]);
     snprintf(name, sizeof name, "name %d", (int)random_below(random, NAMES));
-    result = by_name ? registry_find_name(name, strlen(name), &r) : registry_find_id(id, &r);
+    result = by_name ? registry_find_name(&registry_states, name, strlen(name), &r)
+                     : registry_find_id(&registry_states, id, &r);
     if (result == REGISTRY_AMBIGUOUS)
         atomic_fetch_add(&ambiguous, 1);
     if (result == REGISTRY_UNKNOWN)
@@ -102,7 +104,7 @@ static void *stress(void *argument)
                 registry_remove(r);
                 registry_remove(r); /* does nothing */
                 struct record *found;
-                CHECK(registry_find_id(id, &found) == REGISTRY_UNKNOWN);
+                CHECK(registry_find_id(&registry_states, id, &found) == REGISTRY_UNKNOWN);
                 record_release(r);
                 items[slot] = NULL;
             }
@@ -126,21 +128,24 @@ static void names_tell_one_from_many(void)
     a->closed = b->closed = false;
     record_init(&a->record, "shared", 6, &kind);
     record_init(&b->record, "shared", 6, &kind);
-    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_UNKNOWN);
+    CHECK(registry_find_name(&registry_states, "shared", 6, &found) == REGISTRY_UNKNOWN);
     CHECK(registry_add(&a->record));
-    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &a->record);
+    CHECK(registry_find_name(&registry_states, "shared", 6, &found) == REGISTRY_FOUND &&
+          found == &a->record);
     record_release(found);
     CHECK(registry_add(&b->record));
-    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_AMBIGUOUS);
+    CHECK(registry_find_name(&registry_states, "shared", 6, &found) == REGISTRY_AMBIGUOUS);
     a->closed = true;
-    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &b->record);
+    CHECK(registry_find_name(&registry_states, "shared", 6, &found) == REGISTRY_FOUND &&
+          found == &b->record);
     record_release(found);
-    CHECK(registry_find_id(a->record.id, &found) == REGISTRY_UNKNOWN);
+    CHECK(registry_find_id(&registry_states, a->record.id, &found) == REGISTRY_UNKNOWN);
     registry_remove(&a->record);
-    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_FOUND && found == &b->record);
+    CHECK(registry_find_name(&registry_states, "shared", 6, &found) == REGISTRY_FOUND &&
+          found == &b->record);
     record_release(found);
     registry_remove(&b->record);
-    CHECK(registry_find_name("shared", 6, &found) == REGISTRY_UNKNOWN);
+    CHECK(registry_find_name(&registry_states, "shared", 6, &found) == REGISTRY_UNKNOWN);
     atomic_fetch_add(&created, 2);
     record_release(&a->record);
     record_release(&b->record);
@@ -160,7 +165,7 @@ static double seconds_of_churn(uint64_t *random)
     return test_clock() - start;
 }
 
-enum { SETS = 2 }; /* by id and by name */
+enum { SETS = 4 }; /* by id and by name, of states and of pools */
 static ck_hs_t *sets[SETS];
 static int set_count;
 
@@ -215,7 +220,7 @@ static void coming_and_going_costs_the_same_after_a_crowd_has_left(void)
     printf("100000 come and go in %.3f s before, %.3f s after\n", before, after / 2);
     CHECK(after / 2 < 10 * before);
     for (int i = 0; i < 100; i++) {
-        CHECK(registry_find_id(crowd[i]->record.id, &found) == REGISTRY_FOUND);
+        CHECK(registry_find_id(&registry_states, crowd[i]->record.id, &found) == REGISTRY_FOUND);
         record_release(found);
         drop(crowd[i]);
     }

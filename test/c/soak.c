@@ -443,12 +443,13 @@ static void check_nobody_is_found(void)
         uint64_t bits = atomic_load(&ids[i]);
         for (int k = 0; k < 64; k++)
             if (bits >> k & 1)
-                CHECK(registry_find_id(first_id + (int64_t)i * 64 + k, &found) == REGISTRY_UNKNOWN);
+                CHECK(registry_find_id(&registry_states, first_id + (int64_t)i * 64 + k, &found) ==
+                      REGISTRY_UNKNOWN);
     }
     for (int i = 1; i <= NAMES + SINGLETONS; i++) {
         snprintf(name, sizeof name, i <= NAMES ? "name %d" : "singleton %d",
                  i <= NAMES ? i : i - NAMES);
-        CHECK(registry_find_name(name, strlen(name), &found) == REGISTRY_UNKNOWN);
+        CHECK(registry_find_name(&registry_states, name, strlen(name), &found) == REGISTRY_UNKNOWN);
     }
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The protocols by spin: ownership.pml and interrupt.pml hold in every order of their threads' steps,
-# each line of them takes part in that, and every weakened copy is rejected: run.sh SPIN
+# The protocols by spin: ownership.pml, waiting.pml and interrupt.pml hold in every order of their
+# threads' steps, each line of them takes part in that, and every weakened copy is rejected:
+# run.sh SPIN
 set -eu
 spin=$1
 folder=$(mktemp -d)
@@ -28,7 +29,7 @@ search() {
     if grep -q 'errors: 0$' report && ! grep -q 'not completed\|too small' report; then
         found=nothing
     fi
-    printf '%-24s %-28s %8s states %6s s  ' "$1" "$2" "$states" "$seconds"
+    printf '%-24s %-32s %8s states %6s s  ' "$1" "$2" "$states" "$seconds"
 }
 
 fail() {
@@ -97,6 +98,22 @@ rejected GIVE_UP_WAKES_NOBODY "-DTHREADS=2 -DWAIT -DLOOK_UP"
 for weakening in RETAIN_FROM_ZERO OWN_FROM_ZERO NO_GRACE_PERIOD FIND_CLOSED; do
     rejected $weakening "-DTHREADS=2 -DLOOK_UP"
 done
+
+model=waiting
+holds "-DTHREADS=4 -DWORDS=2"
+holds "-DTHREADS=3 -DWORDS=2 -DROUNDS=2"
+check_reached
+for weakening in LOOK_WITHOUT_FLAG SLEEP_WITHOUT_COMPARE ENTER_WITHOUT_SWAP \
+    SIGNAL_AFTER_UNLOCK; do
+    rejected $weakening "-DTHREADS=2 -DWORDS=1 -DBLIND"
+done
+for weakening in NO_PASS_ON NO_LAST_TRY; do
+    rejected $weakening "-DTHREADS=3 -DWORDS=1 -DBLIND"
+done
+for weakening in NO_TELL WAKE_THE_WOKEN; do
+    rejected $weakening "-DTHREADS=4 -DWORDS=2 -DBLIND"
+done
+rejected NO_TELL "-DTHREADS=4 -DWORDS=2"
 
 model=interrupt
 holds ""

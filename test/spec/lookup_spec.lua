@@ -175,6 +175,10 @@ describe("the module table", function()
         for method in pairs(debug.getmetatable(mtstates.newstate(echo)).__index) do
             assert.matches("function State:" .. method .. "%(", text)
         end
+        local pool <close> = mtstates.newpool({ size = 1 }, echo)
+        for method in pairs(debug.getmetatable(pool).__index) do
+            assert.matches("function Pool:" .. method .. "%(", text)
+        end
     end)
 
     it("by id gives the right state again and again, whatever handles of others there are", function()

@@ -296,7 +296,7 @@ describe("memory()", function()
             local function make()
                 return mt.newstate({ memory_limit = 900000 }, function()
                     local gc = collectgarbage
-                    local names, kept = {}, {}
+                    local names, kept = {}, {} -- luacheck: ignore
                     for i = 1, 2100 do
                         names[i] = false
                     end

@@ -1,0 +1,168 @@
+/*
+ * Pools: an array of places, each with a member, a state made by the pool's plan.
+ *
+ * A caller enters the first idle member that it meets: it begins at the place that it used last,
+ * looks at each word, and swaps where it is idle. That takes no lock and writes nothing but the
+ * word of the member. What it meets is kept in place by a grace period, as in look-ups: a member
+ * that leaves its place loses the pool's reference after that.
+ *
+ * Members share the pool's queue (ownership.h), so a caller can wait for any of them. All else is
+ * guarded by the lock of that queue, under which no Lua code runs and nothing is made or closed.
+ *
+ * `member` of a place is written under the lock (release), and read by callers (acquire): who gets
+ * the pointer sees the state that it points to. Whether the pool is closed is written under the
+ * lock and read by everybody, relaxed: a closed pool has no members, so who finds none looks again
+ * under the lock.
+ *
+ * A member that has to be replaced is taken out of its place by the thread that leaves it, which
+ * then makes another one there. Where that fails the place stays vacant, and is taken by the next
+ * caller that finds all others busy.
+ */
+#ifndef MTSTATES_POOL_H
+#define MTSTATES_POOL_H
+
+#include "setup.h"
+#include "stay.h"
+
+#define POOL_SIZE_MAX 4096
+
+enum pool_retired {
+    POOL_RETIRED_NOT,
+    POOL_RETIRED_CALLS,
+    POOL_RETIRED_SECONDS,
+    POOL_RETIRED_BYTES,
+    POOL_RETIRED_LIMIT,  /* it ran into its memory or time limit */
+    POOL_RETIRED_RELOAD, /* the pool has a newer plan */
+    POOL_RETIRED_CLOSED, /* by somebody else */
+    POOL_RETIRED_COUNT
+};
+
+struct pool_options {
+    const char *name; /* NULL: none; else name_length bytes */
+    size_t name_length;
+    unsigned size, min;
+    bool inherit;               /* for setups that come by reload */
+    struct state_options state; /* what members are made with */
+    uint64_t recycle_calls;     /* these three: UINT64_MAX, never */
+    uint64_t recycle_milliseconds;
+    uint64_t recycle_bytes;
+};
+
+/* What a pool knows of a member; the thread inside has it. */
+struct member {
+    struct pool *pool; /* with a reference */
+    unsigned place;    /* from 0 */
+    uint64_t generation;
+    uint64_t calls;
+    struct timespec since;
+    bool ran_into_limit;
+};
+
+struct pool_place {
+    struct state *_Atomic member; /* with a reference and an owner's share; NULL: none */
+    bool making;                  /* somebody makes one; the lock's */
+};
+
+struct plan;
+
+struct pool {
+    struct ownership_queue queue;
+    struct plan *plan; /* these are the lock's; NULL: closed */
+    unsigned living;   /* members that exist, in a place or not, or are in the making */
+    struct closer *closers;
+    uint64_t made, retired[POOL_RETIRED_COUNT];
+    _Atomic uint64_t generation; /* counts reloads; read, relaxed, by those who leave a member */
+    _Atomic bool closed;
+    struct pool_options options; /* these do not change */
+    struct record record;
+    struct pool_place *places;
+    char name[];
+};
+
+extern const struct record_kind pool_kind;
+
+static inline struct pool *pool_of_record(struct record *r)
+{
+    return (void *)((char *)r - offsetof(struct pool, record));
+}
+
+/* A setup with its arguments, packed, to be made from by any thread. NULL: `s` says why.
+ * [-0, +0, -] on the host */
+struct plan *plan_new(struct setup *s);
+void plan_release(struct plan *plan);
+
+/* An empty pool that the registry does not know yet, with one reference and one owner, both the
+ * caller's; takes the caller's reference of the plan. NULL: out of memory. */
+struct pool *pool_new(const struct pool_options *o, struct plan *plan);
+
+static inline bool pool_is_closed(struct pool *p)
+{
+    return atomic_load_explicit(&p->closed, memory_order_relaxed);
+}
+
+/*
+ * Begins a stay in an idle member, the one at `*last` first, and sets `*last`. ENTRY_VACANT: all
+ * are busy, but one more may be made. ENTRY_NESTED: it has begun in one that the thread is inside
+ * of. Never waits.
+ */
+enum entry pool_begin(struct pool *p, struct stay *stay, struct thread *self, unsigned *last);
+
+/* The same, but waits when all are busy: until `deadline`, or for ever when that is NULL. */
+enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self, unsigned *last,
+                           const struct timespec *deadline);
+
+/* Takes a vacant place, where the caller then has to make a member. False: there is none. */
+bool pool_claim(struct pool *p, unsigned *place);
+
+/* Makes a member in a place that the caller has claimed. The calling thread is inside of it. False:
+ * `s` says why, or with SETUP_WELL: the pool was closed. Whatever there is of a state has a
+ * reference more, the caller's. [-0, +(0|1), -] on the host, if any */
+bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *self,
+               unsigned place);
+
+/* A stay in a member that the calling thread has made. */
+enum entry pool_begin_made(struct stay *stay, struct state *s, struct thread *self);
+
+/* The thread leaves a member that it has made. */
+void pool_leave_made(struct state *s, struct thread *self);
+
+/* The thread steps out of an outermost stay in a member; it may replace it. */
+void pool_end_stay(struct stay *stay);
+
+/* Makes a member that is in no place yet; else as pool_make. */
+bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_State *host,
+                    struct thread *self);
+
+/* Replaces members by such as `plan` makes, of which `s` is the first, by pool_make_next; the
+ * caller is inside, and is no more after. Takes the caller's reference of the plan. False: the pool
+ * is closed. */
+bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thread *self);
+
+/* The plan as it is, with a reference, and its generation; NULL: closed. */
+struct plan *pool_plan(struct pool *p, uint64_t *generation);
+
+/* The member at a place, with a reference, or NULL. */
+struct state *pool_member(struct pool *p, unsigned place);
+
+/* Takes no new callers, closes members that are idle, and has busy ones closed as they are left. */
+void pool_shut(struct pool *p, struct thread *self);
+
+/* The same, and waits for members that are busy: until `deadline`, or for ever when that is NULL.
+ * True: none is left. From inside a member it does not wait. */
+bool pool_close(struct pool *p, struct thread *self, const struct timespec *deadline);
+
+/* The member is closed; its record has still to go. */
+void pool_note_closed(struct member *m);
+
+/* Its record goes. */
+void member_destroy(struct member *m);
+
+struct pool_counts {
+    unsigned members, idle, busy;
+    int waiting;
+    uint64_t made, retired[POOL_RETIRED_COUNT];
+};
+
+struct pool_counts pool_count(struct pool *p);
+
+#endif
