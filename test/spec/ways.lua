@@ -443,7 +443,7 @@ way("overflows of the stack", function()
     while true do
         rethrow(pcall(f))
     end
-end, { quiet = true }) -- an overflow may come in its way
+end, { quiet = true, overflows = true }) -- an overflow may come in its way
 
 way("overflows of the stack with a traceback", function()
     local function f() --[[breathe]]
@@ -452,7 +452,7 @@ way("overflows of the stack with a traceback", function()
     while true do
         rethrow(xpcall(f, debug.traceback))
     end
-end, { quiet = true })
+end, { quiet = true, overflows = true })
 
 -- ---- xpcall ----
 
