@@ -262,19 +262,24 @@ static struct member *member_new(struct pool *p, unsigned place, uint64_t genera
     return m;
 }
 
+/* Under the lock, by the thread inside: a new member goes into its place. Who waits gets to know of
+ * it when it is left. */
+static void put_in(struct pool *p, struct state *s)
+{
+    record_retain(&s->record);
+    atomic_store_explicit(&p->places[s->member->place].member, s, memory_order_release);
+    ownership_join(&s->ownership);
+    p->made++;
+}
+
 /* The new one goes into its place, which the caller has claimed. False: the pool is closed. */
 static bool move_in(struct pool *p, struct state *s)
 {
-    struct pool_place *place = &p->places[s->member->place];
     ownership_queue_lock(&p->queue);
     bool open = p->plan != NULL;
-    place->making = false;
-    p->made++;
-    if (open) {
-        record_retain(&s->record);
-        atomic_store_explicit(&place->member, s, memory_order_release);
-        ownership_join(&s->ownership);
-    }
+    p->places[s->member->place].making = false;
+    if (open)
+        put_in(p, s);
     ownership_queue_unlock(&p->queue);
     return open;
 }
@@ -551,10 +556,9 @@ bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_Stat
 {
     *s = (struct setup){.host = host};
     ownership_queue_lock(&p->queue);
-    uint64_t generation = atomic_load_explicit(&p->generation, memory_order_relaxed) + 1;
     p->living++;
     ownership_queue_unlock(&p->queue);
-    bool made = make(p, plan, generation, s, self, 0);
+    bool made = make(p, plan, 0, s, self, 0); /* both numbers follow in pool_reload */
     if (s->state == NULL) {
         ownership_queue_lock(&p->queue);
         note_gone(p);
@@ -586,16 +590,14 @@ bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thre
     if (open) {
         old = p->plan;
         p->plan = plan;
-        atomic_store_explicit(&p->generation, s->member->generation, memory_order_relaxed);
+        s->member->generation =
+            atomic_fetch_add_explicit(&p->generation, 1, memory_order_relaxed) + 1;
     }
     if (has_room) {
         displaced = take_out(&p->places[place]);
         p->retired[POOL_RETIRED_RELOAD] += displaced != NULL;
-        p->made++;
         s->member->place = place;
-        record_retain(&s->record);
-        atomic_store_explicit(&p->places[place].member, s, memory_order_release);
-        ownership_join(&s->ownership);
+        put_in(p, s);
     }
     ownership_queue_unlock(&p->queue);
     if (has_room)
