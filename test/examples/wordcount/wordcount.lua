@@ -1,5 +1,5 @@
--- Counts the words of many files with a pool of luv threads over a larger number of states, each of
--- them one shard of the index, and checks the result against a plain count in one thread.
+-- Counts the words of many files by luv threads with a pool of states, each of which keeps the counts of
+-- the files that it was given, and checks the result against a plain count in one thread.
 --
 --     lua5.4 wordcount.lua [--threads N] [--states M] [FILE or FOLDER ...]
 --
@@ -64,49 +64,44 @@ local function collect(path, files, unreadable)
     end
 end
 
--- A state that hands out the shards, the paths, one per call, and takes the workers' reports.
-local function make_queue(files, shards)
-    return mtstates.newstate("wordcount queue", function(paths, all_shards)
-        local given = 0
-        local report = { calls = 0, refusals = 0, unreadable = {}, finished = 0 }
+-- A state that hands out the paths, one per call, and keeps what could not be read.
+local function make_queue(files)
+    return mtstates.newstate("wordcount queue", function(paths)
+        local given, finished, unreadable = 0, 0, {}
         local commands = {}
-        function commands.shards()
-            return all_shards
-        end
-        function commands.next()
+        function commands.next(message)
             given = given + 1
+            table.insert(unreadable, message)
             return paths[given]
         end
-        function commands.unreadable(message)
-            table.insert(report.unreadable, message)
-        end
-        function commands.finished(calls, refusals)
-            report.finished = report.finished + 1
-            report.calls, report.refusals = report.calls + calls, report.refusals + refusals
+        function commands.finished()
+            finished = finished + 1
         end
         function commands.progress()
-            return math.min(given, #paths), report.finished
+            return math.min(given, #paths), finished
         end
-        function commands.report()
-            return report
+        function commands.unreadable()
+            return unreadable
         end
         return function(command, ...)
             return commands[command](...)
         end
-    end, files, shards)
+    end, files)
 end
 
--- A state with one part of the index.
-local function make_shard(number)
-    return mtstates.newstate("wordcount shard " .. number, function()
+-- States that count: called with a path each adds that file's words to what it has, and returns why it
+-- could not be read; called without, it returns its counts.
+local function make_pool(size)
+    return mtstates.newpool({ name = "wordcount", size = size, min = 1 }, function()
+        local words = require("words") -- luacheck: ignore
         local counts = {}
-        return function(batch)
-            if not batch then
+        return function(path)
+            if not path then
                 return counts
             end
-            for word, count in pairs(batch) do
-                counts[word] = (counts[word] or 0) + count
-            end
+            local text, message = words.read(path)
+            words.count(text or "", counts)
+            return message
         end
     end)
 end
@@ -118,15 +113,15 @@ local function draw_progress(done, of)
         done, of))
 end
 
--- Runs the pool to its end, with a progress bar on a terminal. Returns the seconds it took.
-local function run_pool(options, queue, file_count)
+-- Runs the threads to their end, with a progress bar on a terminal. Returns the seconds it took.
+local function run_threads(options, queue, pool, file_count)
     local threads = {}
     local start = uv.hrtime()
     for i = 1, options.threads do
-        threads[i] = assert(uv.new_thread(function(path, cpath, queue_id)
+        threads[i] = assert(uv.new_thread(function(path, cpath, queue_id, pool_id)
             package.path, package.cpath = path, cpath
-            require("worker").run(queue_id)
-        end, package.path, package.cpath, queue:id()))
+            require("worker").run(queue_id, pool_id)
+        end, package.path, package.cpath, queue:id(), pool:id()))
     end
     local shows_progress = uv.guess_handle(2) == "tty"
     repeat
@@ -145,11 +140,12 @@ local function run_pool(options, queue, file_count)
     return (uv.hrtime() - start) / 1e9
 end
 
-local function merged_index(shards)
+local function merged_index(pool)
     local index, total = {}, 0
-    for _, shard in ipairs(shards) do
-        for word, count in pairs(shard:call()) do
-            index[word] = count
+    for place = 1, #pool do
+        local member = pool:state(place)
+        for word, count in pairs(member and member:call() or {}) do
+            index[word] = (index[word] or 0) + count
             total = total + count
         end
     end
@@ -199,22 +195,18 @@ local files, unreadable = {}, {}
 for _, path in ipairs(options.paths) do
     collect(path, files, unreadable)
 end
-local shards = {}
-for i = 1, options.states do
-    shards[i] = make_shard(i)
-end
-local queue = make_queue(files, shards)
-print(("%d files, %d threads, %d states"):format(#files, options.threads, options.states))
-local seconds = run_pool(options, queue, #files)
-local report = queue:call("report")
-table.move(report.unreadable, 1, #report.unreadable, #unreadable + 1, unreadable)
+local queue, pool = make_queue(files), make_pool(options.states)
+print(("%d files, %d threads, a pool of up to %d states"):format(#files, options.threads, #pool))
+local seconds = run_threads(options, queue, pool, #files)
+local not_read = queue:call("unreadable")
+table.move(not_read, 1, #not_read, #unreadable + 1, unreadable)
 for _, message in ipairs(unreadable) do
     print("skipped " .. message)
 end
-local index, total = merged_index(shards)
+local index, total = merged_index(pool)
 print_most_frequent(index)
-print(("%d words, %d different, in %.2f s: %.0f calls per second, %d refusals"):format(
-    total, count_keys(index), seconds, report.calls / seconds, report.refusals))
+print(("%d words, %d different, in %.2f s by %d states"):format(total, count_keys(index), seconds,
+    pool:stats().made))
 
 local plain, plain_total = plain_index(files)
 if plain_total ~= total or not same_index(plain, index) then

@@ -1,4 +1,4 @@
--- What every thread of the word count needs: how a text becomes counts, and which shard has a word.
+-- What both counts need: how a text becomes counts.
 local words = {}
 
 -- Adds the words of `text` to `counts`, in lower case; returns how many there were.
@@ -10,15 +10,6 @@ function words.count(text, counts)
         total = total + 1
     end
     return total
-end
-
--- The shard, from 1 to `shards`, that a word belongs to.
-function words.shard(word, shards)
-    local hash = 5381
-    for i = 1, #word do
-        hash = (hash * 33 + word:byte(i)) & 0xffffffff
-    end
-    return hash % shards + 1
 end
 
 -- The text of a file, or nil and why not.
