@@ -98,7 +98,8 @@ static void used_change(struct arena *a, size_t old_size, size_t new_size)
 
 static size_t left(const struct arena *a)
 {
-    return a->taken < a->limit ? a->limit - a->taken : 0;
+    size_t limit = a->limit + a->lent;
+    return a->taken < limit ? limit - a->taken : 0;
 }
 
 /* So much more from the system. False: that would be beyond the limit. */
@@ -738,13 +739,13 @@ static void unmapped_free(struct arena_large *l)
 void arena_lend(struct arena *a)
 {
     if (arena_is_limited(a))
-        a->limit += LENT;
+        a->lent = LENT;
 }
 
 void arena_take_back(struct arena *a)
 {
     if (arena_is_limited(a))
-        a->limit -= LENT;
+        a->lent = 0;
 }
 
 void arena_clear(struct arena *a)

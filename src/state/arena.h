@@ -70,6 +70,7 @@ struct arena {
     size_t large_used;                /* bytes that Lua has in large blocks */
     size_t small_total;               /* bytes of all segments */
     size_t taken, limit;              /* bytes that the system was asked for, and may be */
+    size_t lent;                      /* so much more for the moment, by the thread inside alone */
     size_t freed;                     /* bytes since the last sweep, as seen at the last look; */
     ptrdiff_t until_look;             /* and so many before the next look, of */
     ptrdiff_t look_interval;
