@@ -15,15 +15,19 @@ atomic_bool time_limit_watching;
 
 /* ---- the ticker's ---- */
 
+/* A thread that has to be woken first takes some of these nanoseconds until it is struck. */
+enum { LEAST_BETWEEN = 20000000 };
+
 /* The one that strikes always comes after as long again, but leaves half of that to the one before
- * where the ticker was late. */
+ * where the ticker was late, and where that is little, a little more. */
 static enum time_limit_strike strike_at(const struct limited_stay *l, const struct timespec *now)
 {
     int64_t limit = (int64_t)(l->seen & LOW_BITS) * 1000000;
     int64_t lasted = clock_elapsed_ns(&l->since, now);
     if (l->sent == TIME_LIMIT_NONE)
         return lasted < limit ? TIME_LIMIT_NONE : TIME_LIMIT_ONCE;
-    bool had_time = clock_elapsed_ns(&l->sent_at, now) >= limit / 2;
+    int64_t had = clock_elapsed_ns(&l->sent_at, now);
+    bool had_time = had >= limit / 2 && had >= LEAST_BETWEEN;
     return lasted >= 2 * limit && had_time ? TIME_LIMIT_ALWAYS : l->sent;
 }
 
