@@ -224,10 +224,7 @@ static struct handle *to_handle(lua_State *L, int index)
 
 static struct handle *check_handle(lua_State *L, const char *method)
 {
-    const struct record_kind *kind = lua_touserdata(L, UPVALUE_KIND);
-    struct handle *h = lua_touserdata(L, 1);
-    return handle_has_seal(L, 1, h, handle_seal(h, kind)) ? h
-                                                          : handle_check_finalized(L, kind, method);
+    return handle_check_any(L, lua_touserdata(L, UPVALUE_KIND), method);
 }
 
 /* The record of the handle at index 1, not closed when asked. */

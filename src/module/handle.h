@@ -48,6 +48,13 @@ static inline void handle_set(struct handle *h, struct record *r, bool owns)
     h->owns = owns;
 }
 
+/* The same for what came of a making, if anything did. */
+static inline void handle_set_made(struct handle *h, const struct setup *s, bool owns)
+{
+    if (s->state != NULL)
+        handle_set(h, &s->state->record, owns);
+}
+
 /* Pushes the handle that this host has of the living object of that kind and id, and does not own;
  * false: it has none. [-0, +(0|1), -] */
 bool handle_push_known(lua_State *L, const struct record_kind *kind, int64_t id);
@@ -97,13 +104,21 @@ struct handle *handle_check_finalized(lua_State *L, const struct record_kind *ki
 /* Raises that it was finalized. [-0, +0, v] */
 int handle_raise_finalized(lua_State *L);
 
-/* The record of the handle of that kind, which may be closed. [-0, +0, v] */
-static inline struct record *handle_check(lua_State *L, const struct record_kind *kind,
-                                          const char *method)
+/* The handle of that kind, which may be finalized. [-0, +0, v] */
+static inline struct handle *handle_check_any(lua_State *L, const struct record_kind *kind,
+                                              const char *method)
 {
     struct handle *h = lua_touserdata(L, 1);
     if (__builtin_expect(!handle_has_seal(L, 1, h, handle_seal(h, kind)), 0))
         h = handle_check_finalized(L, kind, method);
+    return h;
+}
+
+/* Its record, which may be closed. [-0, +0, v] */
+static inline struct record *handle_check(lua_State *L, const struct record_kind *kind,
+                                          const char *method)
+{
+    struct handle *h = handle_check_any(L, kind, method);
     if (__builtin_expect(h->record == NULL, 0))
         handle_raise_finalized(L);
     return h->record;

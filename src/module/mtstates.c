@@ -244,6 +244,11 @@ static struct recipe check_newpool(lua_State *L, struct pool_options *o)
 
 /* ---- module functions ---- */
 
+static int raise_no_memory(lua_State *L, const struct recipe *r)
+{
+    return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r->function);
+}
+
 static void check_nesting(lua_State *L, const char *function)
 {
     if (!thread_may_nest(thread_self()))
@@ -254,8 +259,7 @@ static void check_nesting(lua_State *L, const char *function)
 static void take_made(lua_State *L, int handle, const struct setup *s)
 {
     struct handle *h = lua_touserdata(L, handle);
-    if (s->state != NULL)
-        handle_set(h, &s->state->record, true);
+    handle_set_made(h, s, true);
     if (s->failure == SETUP_WELL)
         handle_weigh(L, h, s->kilobytes);
 }
@@ -281,12 +285,11 @@ static int make_first(lua_State *L, struct pool *p, struct handle *keeper)
     unsigned place;
     pool_claim(p, &place);
     if (!pool_make(p, &s, L, thread_self(), place)) {
-        if (s.state != NULL)
-            handle_set(keeper, &s.state->record, false);
+        handle_set_made(keeper, &s, false);
         pool_shut(p, thread_self());
         setup_raise(&s);
     }
-    pool_leave_made(s.state, thread_self());
+    stay_leave_state(s.state, thread_self());
     record_release(&s.state->record);
     return s.kilobytes;
 }
@@ -311,7 +314,7 @@ static int module_newpool(lua_State *L)
     struct pool *p = pool_new(&o, plan);
     if (p == NULL) {
         plan_release(plan);
-        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r.function);
+        return raise_no_memory(L, &r);
     }
     handle_set(h, &p->record, true);
     for (unsigned i = 0; i < o.min; i++) {
@@ -320,7 +323,7 @@ static int module_newpool(lua_State *L)
     }
     if (!registry_add(&p->record)) {
         pool_shut(p, thread_self());
-        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r.function);
+        return raise_no_memory(L, &r);
     }
     handle_weigh(L, h, kilobytes);
     return 1;
@@ -443,7 +446,7 @@ static int raise_no_singleton(lua_State *L, enum singleton why, const struct rec
     case SINGLETON_CIRCLE:
         return luaL_error(L, "the singleton with %s needs itself to be made", what);
     default:
-        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r->function);
+        return raise_no_memory(L, r);
     }
 }
 

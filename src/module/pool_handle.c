@@ -31,12 +31,11 @@ static void make_member(lua_State *L, struct pool *p, struct stay *stay, unsigne
     struct handle *keeper = lua_touserdata(L, -1);
     struct setup s;
     if (!pool_make(p, &s, L, self, place)) {
-        if (s.state != NULL)
-            handle_set(keeper, &s.state->record, false);
+        handle_set_made(keeper, &s, false);
         s.failure == SETUP_WELL ? handle_raise_closed(L, &p->record) : setup_raise(&s);
     }
     record_release(&s.state->record);
-    if (pool_begin_made(stay, s.state, self) != ENTRY_ENTERED)
+    if (stay_begun(stay, s.state, self) != ENTRY_ENTERED)
         call_raise_refusal(L, &p->record, ENTRY_NO_MEMORY);
 }
 
@@ -64,24 +63,14 @@ static enum entry begin(lua_State *L, struct pool *p, struct call *c, bool in_ti
     }
 }
 
-static int run(struct call *c, enum entry entry)
-{
-    return entry == ENTRY_ENTERED ? call_entered(c) : call_nested(c);
-}
-
-static bool has_begun(enum entry entry)
-{
-    return entry == ENTRY_ENTERED || entry == ENTRY_NESTED;
-}
-
 static inline int call(lua_State *L)
 {
     struct pool *p = check_pool(L, "call");
     struct call c;
     call_prepare(&c, L, 2, "call");
     enum entry entry = begin(L, p, &c, false, NULL);
-    if (__builtin_expect(has_begun(entry), 1))
-        return run(&c, entry);
+    if (__builtin_expect(stay_has_begun(entry), 1))
+        return call_begun(&c, entry);
     if (entry == ENTRY_BUSY)
         return handle_raise_busy(L, &p->record,
                                  ERROR_CONCURRENT_ACCESS ": all members of pool %s are busy");
@@ -111,9 +100,9 @@ static int method_tcall(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
-    if (!has_begun(entry))
+    if (!stay_has_begun(entry))
         return call_raise_refusal(L, &p->record, entry);
-    return handle_return_true(L, run(&c, entry));
+    return handle_return_true(L, call_begun(&c, entry));
 }
 
 /* ---- all members ---- */
@@ -136,9 +125,9 @@ static int reach(lua_State *L)
                                 : stay_begin(&c.stay, b->member, self);
     if (entry == ENTRY_NO_MEMORY || entry == ENTRY_TOO_DEEP)
         return call_raise_refusal(L, &b->member->record, entry);
-    b->reached = has_begun(entry);
+    b->reached = stay_has_begun(entry);
     if (b->reached)
-        run(&c, entry);
+        call_begun(&c, entry);
     return 0;
 }
 
@@ -238,8 +227,7 @@ static void reload(lua_State *L, struct pool *p, struct plan *plan)
     struct setup s;
     if (!pool_make_next(p, plan, &s, L, self)) {
         plan_release(plan);
-        if (s.state != NULL)
-            handle_set(keeper, &s.state->record, false);
+        handle_set_made(keeper, &s, false);
         setup_raise(&s);
     }
     bool open = pool_reload(p, plan, s.state, self);
@@ -287,12 +275,12 @@ static int method_state(lua_State *L)
         return error_argument(L, 2, "state", "place %I: the pool has places from 1 to %d",
                               (LUAI_UACINT)place, (int)p->options.size);
     struct state *s = pool_member(p, (unsigned)place - 1);
-    if (s != NULL && !state_is_closed(s) && handle_push_known(L, &state_kind, s->record.id)) {
-        record_release(&s->record);
-        return 1;
-    }
+    bool known =
+        s != NULL && !state_is_closed(s) && handle_push_known(L, &state_kind, s->record.id);
     if (s != NULL)
         record_release(&s->record);
+    if (known)
+        return 1;
     handle_new(L, &state_kind);
     s = pool_member(p, (unsigned)place - 1);
     if (s != NULL)

@@ -77,9 +77,9 @@ static int method_tcall(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
-    if (entry != ENTRY_ENTERED && entry != ENTRY_NESTED)
+    if (!stay_has_begun(entry))
         return raise_refusal(L, s, entry);
-    return handle_return_true(L, entry == ENTRY_ENTERED ? call_entered(&c) : call_nested(&c));
+    return handle_return_true(L, call_begun(&c, entry));
 }
 
 static int method_interrupt(lua_State *L)

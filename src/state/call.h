@@ -46,6 +46,12 @@ int call_entered(struct call *c);
 /* The same for a stay that is nested. [-?, +n, e] */
 int call_nested(struct call *c);
 
+/* Either of them, by how the stay has begun. [-?, +n, e] */
+static inline int call_begun(struct call *c, enum entry entry)
+{
+    return entry == ENTRY_ENTERED ? call_entered(c) : call_nested(c);
+}
+
 /* Raises why no stay has begun, of a state or pool that is not busy. [-0, +0, v] */
 int call_raise_refusal(lua_State *host, const struct record *r, enum entry entry);
 

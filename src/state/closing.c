@@ -18,7 +18,7 @@ static void close_state(struct state *s, struct thread *self)
     stay_end_closing(&stay);
     ownership_end_close(&s->ownership);
     if (s->member != NULL)
-        pool_note_closed(s->member);
+        pool_note_gone(s->member->pool);
     record_release(&s->record);
 }
 

@@ -1,6 +1,5 @@
 #include "pool.h"
 
-#include "call.h"
 #include "parcel.h"
 #include "sync/clock.h"
 #include "sync/park.h"
@@ -64,12 +63,26 @@ static bool is_closed(struct record *r)
     return pool_is_closed(pool_of_record(r));
 }
 
-/* Takes what is in a place out of it; the caller has its reference and share. Under the lock. */
-static struct state *take_out(struct pool_place *place)
+/* The member at a place that the calling thread reads in a grace period, or with the lock. */
+static struct state *look_at(struct pool *p, unsigned place)
 {
-    struct state *s = atomic_load_explicit(&place->member, memory_order_relaxed);
-    atomic_store_explicit(&place->member, NULL, memory_order_relaxed);
+    return atomic_load_explicit(&p->places[place].member, memory_order_acquire);
+}
+
+/* Takes what is in a place out of it; the caller has its reference and share. Under the lock. */
+static struct state *take_out(struct pool *p, unsigned place)
+{
+    struct state *s = look_at(p, place);
+    atomic_store_explicit(&p->places[place].member, NULL, memory_order_relaxed);
     return s;
+}
+
+/* The same; another is to be made there. */
+static struct state *take_out_for_next(struct pool *p, unsigned place)
+{
+    p->places[place].making = true;
+    p->living++;
+    return take_out(p, place);
 }
 
 /* What was taken out; closes it, or has it closed by the thread inside. Without the lock. */
@@ -94,7 +107,7 @@ void pool_shut(struct pool *p, struct thread *self)
     registry_remove(&p->record);
     for (unsigned i = 0; i < p->options.size; i++) {
         ownership_queue_lock(&p->queue);
-        struct state *s = take_out(&p->places[i]);
+        struct state *s = take_out(p, i);
         ownership_queue_unlock(&p->queue);
         give_up(s, self);
     }
@@ -120,16 +133,12 @@ struct pool *pool_new(const struct pool_options *o, struct plan *plan)
     if (p == NULL)
         return NULL;
     *p = (struct pool){.plan = plan, .options = *o};
-    atomic_init(&p->generation, 0);
-    atomic_init(&p->closed, false);
     p->places = calloc(o->size, sizeof *p->places);
     if (p->places == NULL || !ownership_queue_init(&p->queue)) {
         free(p->places);
         free(p);
         return NULL;
     }
-    for (unsigned i = 0; i < o->size; i++)
-        atomic_init(&p->places[i].member, NULL);
     if (o->name != NULL)
         memcpy(p->name, o->name, o->name_length);
     record_init(&p->record, o->name != NULL ? p->name : NULL, o->name_length, &pool_kind);
@@ -152,11 +161,11 @@ static void note_gone(struct pool *p)
         park_wake(&c->park);
 }
 
-void pool_note_closed(struct member *m)
+void pool_note_gone(struct pool *p)
 {
-    ownership_queue_lock(&m->pool->queue);
-    note_gone(m->pool);
-    ownership_queue_unlock(&m->pool->queue);
+    ownership_queue_lock(&p->queue);
+    note_gone(p);
+    ownership_queue_unlock(&p->queue);
 }
 
 void member_destroy(struct member *m)
@@ -209,7 +218,7 @@ static unsigned find_vacant(struct pool *p)
 {
     unsigned i = 0;
     for (; i < p->options.size; i++) {
-        struct state *s = atomic_load_explicit(&p->places[i].member, memory_order_relaxed);
+        struct state *s = look_at(p, i);
         if (!p->places[i].making && (s == NULL || state_is_closed(s)))
             break;
     }
@@ -231,10 +240,8 @@ bool pool_claim(struct pool *p, unsigned *place)
     *place = p->plan != NULL ? find_vacant(p) : p->options.size;
     bool claimed = *place < p->options.size;
     if (claimed) {
-        closed = take_out(&p->places[*place]);
+        closed = take_out_for_next(p, *place);
         p->retired[POOL_RETIRED_CLOSED] += closed != NULL;
-        p->places[*place].making = true;
-        p->living++;
     }
     ownership_queue_unlock(&p->queue);
     give_up(closed, thread_self());
@@ -304,8 +311,7 @@ static bool make(struct pool *p, struct plan *plan, uint64_t generation, struct 
 static void leave_and_close(struct state *s, struct thread *self)
 {
     record_disown(&s->record, self);
-    if (!ownership_leave(&s->ownership, self->number))
-        closing_begin(s, self);
+    stay_leave_state(s, self);
 }
 
 bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *self,
@@ -324,17 +330,6 @@ bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *
     return made;
 }
 
-enum entry pool_begin_made(struct stay *stay, struct state *s, struct thread *self)
-{
-    return stay_begun(stay, s, self);
-}
-
-void pool_leave_made(struct state *s, struct thread *self)
-{
-    if (!ownership_leave(&s->ownership, self->number))
-        closing_begin(s, self);
-}
-
 /* In a thread with no host to tell of what fails. */
 static void make_unseen(struct pool *p, struct thread *self, unsigned place)
 {
@@ -343,19 +338,13 @@ static void make_unseen(struct pool *p, struct thread *self, unsigned place)
         give_back(p, place, false);
     } else {
         if (pool_make(p, &s, NULL, self, place))
-            pool_leave_made(s.state, self);
+            stay_leave_state(s.state, self);
         if (s.state != NULL)
             record_release(&s.state->record);
     }
 }
 
 /* ---- callers ---- */
-
-/* The member at a place that the calling thread reads in a grace period, or with the lock. */
-static struct state *look_at(struct pool *p, unsigned place)
-{
-    return atomic_load_explicit(&p->places[place].member, memory_order_acquire);
-}
 
 /* Enters the first idle member from `*last` on, which it sets; NULL: there is none, and `*nested`
  * is one that the thread is inside of, if there is. */
@@ -491,13 +480,11 @@ static enum pool_retired judge(struct state *s)
 static bool retire(struct state *s, enum pool_retired why)
 {
     struct pool *p = s->member->pool;
-    struct pool_place *place = &p->places[s->member->place];
+    unsigned place = s->member->place;
     ownership_queue_lock(&p->queue);
-    bool is_there = look_at(p, s->member->place) == s;
+    bool is_there = look_at(p, place) == s;
     if (is_there) {
-        take_out(place);
-        place->making = true;
-        p->living++;
+        take_out_for_next(p, place);
         p->retired[why]++;
     }
     ownership_queue_unlock(&p->queue);
@@ -511,26 +498,29 @@ static void replace(struct state *s, struct thread *self, enum pool_retired why)
     unsigned place = s->member->place;
     bool is_there = retire(s, why);
     record_retain(&p->record);
-    record_retain(&s->record);
     if (is_there)
-        give_up(s, self); /* leaving closes it */
-    pool_leave_made(s, self);
-    record_release(&s->record);
+        give_up(s, self); /* leaving closes it; until then its interpreter keeps the record */
+    stay_leave_state(s, self);
     if (is_there)
         make_unseen(p, self, place);
     record_release(&p->record);
 }
 
+/* The same, or only leaves it. */
+static void leave_or_replace(struct state *s, struct thread *self)
+{
+    enum pool_retired why = judge(s);
+    if (__builtin_expect(why == POOL_RETIRED_NOT, 1))
+        stay_leave_state(s, self);
+    else
+        replace(s, self, why);
+}
+
 void pool_end_stay(struct stay *stay)
 {
-    struct state *s = stay->state;
-    s->member->calls++;
-    enum pool_retired why = judge(s);
+    stay->state->member->calls++;
     stay_unlink(stay);
-    if (__builtin_expect(why == POOL_RETIRED_NOT, 1))
-        pool_leave_made(s, stay->self);
-    else
-        replace(s, stay->self, why);
+    leave_or_replace(stay->state, stay->self);
 }
 
 /* Those that are idle. */
@@ -540,13 +530,8 @@ static void replace_idle(struct pool *p, struct thread *self)
         struct state *s = pool_member(p, i);
         if (s == NULL)
             continue;
-        if (ownership_enter(&s->ownership, self->number) == ENTRY_ENTERED) {
-            enum pool_retired why = judge(s);
-            if (why == POOL_RETIRED_NOT)
-                pool_leave_made(s, self);
-            else
-                replace(s, self, why);
-        }
+        if (ownership_enter(&s->ownership, self->number) == ENTRY_ENTERED)
+            leave_or_replace(s, self);
         record_release(&s->record);
     }
 }
@@ -559,11 +544,8 @@ bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_Stat
     p->living++;
     ownership_queue_unlock(&p->queue);
     bool made = make(p, plan, 0, s, self, 0); /* both numbers follow in pool_reload */
-    if (s->state == NULL) {
-        ownership_queue_lock(&p->queue);
-        note_gone(p);
-        ownership_queue_unlock(&p->queue);
-    }
+    if (s->state == NULL)
+        pool_note_gone(p);
     return made;
 }
 
@@ -594,14 +576,14 @@ bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thre
             atomic_fetch_add_explicit(&p->generation, 1, memory_order_relaxed) + 1;
     }
     if (has_room) {
-        displaced = take_out(&p->places[place]);
+        displaced = take_out(p, place);
         p->retired[POOL_RETIRED_RELOAD] += displaced != NULL;
         s->member->place = place;
         put_in(p, s);
     }
     ownership_queue_unlock(&p->queue);
     if (has_room)
-        pool_leave_made(s, self);
+        stay_leave_state(s, self);
     else
         leave_and_close(s, self);
     give_up(displaced, self);

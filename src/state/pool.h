@@ -120,12 +120,6 @@ bool pool_claim(struct pool *p, unsigned *place);
 bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *self,
                unsigned place);
 
-/* A stay in a member that the calling thread has made. */
-enum entry pool_begin_made(struct stay *stay, struct state *s, struct thread *self);
-
-/* The thread leaves a member that it has made. */
-void pool_leave_made(struct state *s, struct thread *self);
-
 /* The thread steps out of an outermost stay in a member; it may replace it. */
 void pool_end_stay(struct stay *stay);
 
@@ -151,8 +145,8 @@ void pool_shut(struct pool *p, struct thread *self);
  * True: none is left. From inside a member it does not wait. */
 bool pool_close(struct pool *p, struct thread *self, const struct timespec *deadline);
 
-/* The member is closed; its record has still to go. */
-void pool_note_closed(struct member *m);
+/* A member is closed, though its record has still to go; or it never came to be. */
+void pool_note_gone(struct pool *p);
 
 /* Its record goes. */
 void member_destroy(struct member *m);

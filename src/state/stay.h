@@ -76,6 +76,11 @@ stay_begun(struct stay *s, struct state *state, struct thread *self)
 enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *self,
                           enum entry entry);
 
+static inline bool stay_has_begun(enum entry entry)
+{
+    return entry == ENTRY_ENTERED || entry == ENTRY_NESTED;
+}
+
 /*
  * Begins a stay for a call, if the result is ENTRY_ENTERED or, where the thread is inside already,
  * ENTRY_NESTED; else nothing has begun. Never waits.
@@ -98,12 +103,19 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
 /* The stay is nested: coroutine `L` is the one that runs until it ends. */
 void stay_run_on(struct stay *s, lua_State *L);
 
-/* The thread steps out of an outermost stay, and closes the state if it was abandoned meanwhile. */
+/* The thread inside, in no stay any more, leaves the state, and closes it if it was abandoned
+ * meanwhile. */
+static inline void stay_leave_state(struct state *state, struct thread *self)
+{
+    if (__builtin_expect(!ownership_leave(&state->ownership, self->number), 0))
+        closing_begin(state, self);
+}
+
+/* The thread steps out of an outermost stay. */
 static inline void stay_leave(struct stay *s)
 {
     stay_unlink(s);
-    if (__builtin_expect(!ownership_leave(&s->state->ownership, s->self->number), 0))
-        closing_begin(s->state, s->self);
+    stay_leave_state(s->state, s->self);
 }
 
 void stay_end_specially(struct stay *s);
