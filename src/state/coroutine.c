@@ -57,6 +57,12 @@ static int resume(lua_State *L, lua_State *co, int arguments)
     }
     lua_xmove(L, co, arguments);
     int status = resume_published(L, co, arguments, &results);
+    interrupt_message push_reason = interrupt_take_yielded(interrupt_here(L));
+    if (push_reason != NULL) {
+        close_published(L, co);
+        push_reason(L);
+        return -1;
+    }
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
         return -1;

@@ -21,6 +21,9 @@ enum interrupt_request {
     INTERRUPT_ALWAYS /* at every operation until INTERRUPT_NONE */
 };
 
+/* Pushes what is raised. */
+typedef void (*interrupt_message)(lua_State *);
+
 struct interrupt {
     _Atomic int request; /* enum interrupt_request */
     struct tick tick;
@@ -32,6 +35,7 @@ struct interrupt {
         lua_Hook function;
         int mask, count;
     } own;
+    interrupt_message yielded; /* why `running` has yielded in the hook, or NULL */
 };
 
 /* Before there is any state. */
@@ -91,6 +95,14 @@ static inline void interrupt_switch(struct interrupt *i, lua_State *L)
                              atomic_load_explicit(&i->hooked, memory_order_relaxed) != NULL,
                          0))
         interrupt_settle(i);
+}
+
+/* The thread inside, when `running` has yielded: NULL, or why it has to be closed. */
+static inline interrupt_message interrupt_take_yielded(struct interrupt *i)
+{
+    interrupt_message push = i->yielded;
+    i->yielded = NULL;
+    return push;
 }
 
 /* Replaces functions from which code could get away: xpcall in the globals, sethook in the table on
