@@ -224,9 +224,10 @@ function Pool:broadcast(timeout, ...) end
 ---@return mtstates.State|nil nil: there is none now
 function Pool:state(place) end
 
----Replaces all members, idle ones before this returns, busy ones by the thread that leaves them. The first
----new one is made at once: when its setup fails, that is raised, and all stays as it was. When that of a
----later one fails, its place stays empty until a caller needs it.
+---Replaces all members, idle ones before this returns, busy ones by the thread that leaves them. An idle one
+---answers until its next is ready, so no call is refused for a reload. The first new one is made at once:
+---when its setup fails, that is raised, and all stays as it was. When that of a later one fails, the old one
+---answers once more before it is replaced.
 ---@param setup? fun(...): function|string nil: the setup and the arguments that the pool has
 ---@param ... mtstates.Value
 function Pool:reload(setup, ...) end

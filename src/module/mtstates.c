@@ -425,8 +425,11 @@ static int push_pool_inside(lua_State *L)
         lua_pushnil(L);
         return 1;
     }
-    handle_push_for(L, &s->member->pool->record);
-    lua_pushinteger(L, s->member->place + 1);
+    const struct member *m = s->member;
+    handle_push_for(L, &m->pool->record);
+    if (m->place == m->pool->options.size)
+        return 1;
+    lua_pushinteger(L, m->place + 1);
     return 2;
 }
 

@@ -244,8 +244,8 @@ static int method_reload(lua_State *L)
     struct plan *plan;
     if (lua_isnoneornil(L, 2)) {
         handle_new(L, &state_kind);
-        uint64_t generation;
-        plan = pool_plan(p, &generation);
+        uint64_t number;
+        plan = pool_plan(p, &number);
         if (plan == NULL)
             return handle_raise_closed(L, &p->record);
     } else {

@@ -37,11 +37,16 @@ void plan_release(struct plan *plan)
     free(plan);
 }
 
-struct plan *pool_plan(struct pool *p, uint64_t *generation)
+static uint64_t generation(struct pool *p)
+{
+    return atomic_load_explicit(&p->generation, memory_order_relaxed);
+}
+
+struct plan *pool_plan(struct pool *p, uint64_t *number)
 {
     ownership_queue_lock(&p->queue);
     struct plan *plan = p->plan;
-    *generation = atomic_load_explicit(&p->generation, memory_order_relaxed);
+    *number = generation(p);
     if (plan != NULL)
         atomic_fetch_add_explicit(&plan->refs, 1, memory_order_relaxed);
     ownership_queue_unlock(&p->queue);
@@ -77,12 +82,11 @@ static struct state *take_out(struct pool *p, unsigned place)
     return s;
 }
 
-/* The same; another is to be made there. */
-static struct state *take_out_for_next(struct pool *p, unsigned place)
+/* Another is to be made there by the calling thread. Under the lock. */
+static void claim(struct pool *p, unsigned place)
 {
     p->places[place].making = true;
     p->living++;
-    return take_out(p, place);
 }
 
 /* What was taken out; closes it, or has it closed by the thread inside. Without the lock. */
@@ -212,35 +216,46 @@ bool pool_close(struct pool *p, struct thread *self, const struct timespec *dead
 
 /* ---- making members ---- */
 
-/* Under the lock: the first place where one may be made; the pool's size: there is none. A member
- * that somebody closed makes room. */
-static unsigned find_vacant(struct pool *p)
+/* How well a new member fits into a place: the more, the better. */
+enum fit { FIT_NOT, FIT_BUSY, FIT_IDLE, FIT_VACANT };
+
+/* Under the lock. A member of `generation` is none to replace; one that somebody closed makes
+ * room. */
+static enum fit fit(struct pool *p, unsigned place, uint64_t generation)
 {
-    unsigned i = 0;
-    for (; i < p->options.size; i++) {
-        struct state *s = look_at(p, i);
-        if (!p->places[i].making && (s == NULL || state_is_closed(s)))
-            break;
-    }
-    return i;
+    struct state *s = look_at(p, place);
+    if (p->places[place].making)
+        return FIT_NOT;
+    if (s == NULL || state_is_closed(s))
+        return FIT_VACANT;
+    if (s->member->generation == generation)
+        return FIT_NOT;
+    return ownership_inside(&s->ownership) == 0 ? FIT_IDLE : FIT_BUSY;
 }
 
-/* Under the lock, of a pool whose members are busy. */
-static enum entry room(struct pool *p)
+/* Under the lock: the first of those places where a new member fits best. */
+static enum fit find_room(struct pool *p, uint64_t generation, unsigned *room)
 {
-    if (p->plan == NULL)
-        return ENTRY_CLOSED;
-    return find_vacant(p) < p->options.size ? ENTRY_VACANT : ENTRY_BUSY;
+    enum fit best = FIT_NOT;
+    *room = p->options.size;
+    for (unsigned i = 0; i < p->options.size && best != FIT_VACANT; i++) {
+        enum fit here = fit(p, i, generation);
+        if (here > best) {
+            best = here;
+            *room = i;
+        }
+    }
+    return best;
 }
 
 bool pool_claim(struct pool *p, unsigned *place)
 {
     struct state *closed = NULL;
     ownership_queue_lock(&p->queue);
-    *place = p->plan != NULL ? find_vacant(p) : p->options.size;
-    bool claimed = *place < p->options.size;
+    bool claimed = p->plan != NULL && find_room(p, generation(p), place) == FIT_VACANT;
     if (claimed) {
-        closed = take_out_for_next(p, *place);
+        claim(p, *place);
+        closed = take_out(p, *place);
         p->retired[POOL_RETIRED_CLOSED] += closed != NULL;
     }
     ownership_queue_unlock(&p->queue);
@@ -252,7 +267,8 @@ bool pool_claim(struct pool *p, unsigned *place)
 static void give_back(struct pool *p, unsigned place, bool existed)
 {
     ownership_queue_lock(&p->queue);
-    p->places[place].making = false;
+    if (place < p->options.size)
+        p->places[place].making = false;
     if (!existed)
         note_gone(p);
     ownership_wake_all(&p->queue);
@@ -269,65 +285,85 @@ static struct member *member_new(struct pool *p, unsigned place, uint64_t genera
     return m;
 }
 
-/* Under the lock, by the thread inside: a new member goes into its place. Who waits gets to know of
- * it when it is left. */
+/* Under the lock: a new member goes into its place. */
 static void put_in(struct pool *p, struct state *s)
 {
     record_retain(&s->record);
+    p->places[s->member->place].making = false;
     atomic_store_explicit(&p->places[s->member->place].member, s, memory_order_release);
-    ownership_join(&s->ownership);
     p->made++;
 }
 
-/* The new one goes into its place, which the caller has claimed. False: the pool is closed. */
-static bool move_in(struct pool *p, struct state *s)
+enum move { MOVED_IN, MOVED_TOO_LATE, MOVED_NOT };
+
+/* By the thread inside, into a place that it has claimed, where there is none. Who waits gets to
+ * know of it when it is left. Too late: the pool has a newer plan, and the place is claimed still.
+ * Not: the pool is closed. */
+static enum move move_in(struct pool *p, struct state *s)
 {
+    enum move move = MOVED_NOT;
     ownership_queue_lock(&p->queue);
-    bool open = p->plan != NULL;
-    p->places[s->member->place].making = false;
-    if (open)
+    if (p->plan != NULL && s->member->generation != generation(p)) {
+        move = MOVED_TOO_LATE;
+        p->living++;
+    } else if (p->plan != NULL) {
+        move = MOVED_IN;
         put_in(p, s);
+        ownership_join(&s->ownership);
+    }
     ownership_queue_unlock(&p->queue);
-    return open;
+    return move;
 }
 
-/* As pool_make, but the member has yet to move in. */
-static bool make(struct pool *p, struct plan *plan, uint64_t generation, struct setup *s,
-                 struct thread *self, unsigned place)
+/* As pool_make, by this plan, but the member has yet to move in. */
+static bool make(struct pool *p, struct plan *plan, uint64_t number, struct setup *s,
+                 lua_State *host, struct thread *self, unsigned place)
 {
     struct state_options options = p->options.state;
-    options.member = member_new(p, place, generation);
+    *s = (struct setup){.host = host};
+    options.member = member_new(p, place, number);
     if (options.member == NULL) {
         s->failure = SETUP_NO_MEMORY;
-        return false;
+    } else {
+        setup_make_from(s, self, &options, &plan->parcel);
+        if (s->state == NULL)
+            member_destroy(options.member);
     }
-    setup_make_from(s, self, &options, &plan->parcel);
-    if (s->state == NULL)
-        member_destroy(options.member);
+    if (s->failure != SETUP_WELL)
+        give_back(p, place, s->state != NULL);
     return s->failure == SETUP_WELL;
 }
 
-/* Closes a member that has not moved in, or no more is. */
-static void leave_and_close(struct state *s, struct thread *self)
+/* The same, by the plan as it is. */
+static bool make_by_plan(struct pool *p, struct setup *s, lua_State *host, struct thread *self,
+                         unsigned place)
 {
-    record_disown(&s->record, self);
-    stay_leave_state(s, self);
+    uint64_t number;
+    struct plan *plan = pool_plan(p, &number);
+    if (plan == NULL) {
+        *s = (struct setup){.host = host};
+        give_back(p, place, false);
+        return false;
+    }
+    bool made = make(p, plan, number, s, host, self, place);
+    plan_release(plan);
+    return made;
 }
 
 bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *self,
                unsigned place)
 {
-    uint64_t generation;
-    struct plan *plan = pool_plan(p, &generation);
-    *s = (struct setup){.host = host};
-    bool made = plan != NULL && make(p, plan, generation, s, self, place);
-    if (!made)
-        give_back(p, place, s->state != NULL);
-    else if (!(made = move_in(p, s->state)))
-        leave_and_close(s->state, self);
-    if (plan != NULL)
-        plan_release(plan);
-    return made;
+    while (make_by_plan(p, s, host, self, place)) {
+        enum move move = move_in(p, s->state);
+        if (move == MOVED_IN)
+            return true;
+        record_disown(&s->state->record, self);
+        stay_leave_state(s->state, self);
+        if (move == MOVED_NOT)
+            return false;
+        record_release(&s->state->record);
+    }
+    return false;
 }
 
 /* In a thread with no host to tell of what fails. */
@@ -383,23 +419,48 @@ static struct state *enter_safely(struct pool *p, struct thread *self, unsigned 
     return s;
 }
 
-static enum entry look_for_room(struct pool *p)
+/* Under the lock. What is flagged cannot be left before the lock is, so ENTRY_BUSY says that all
+ * were busy at once. */
+static enum entry take_any(struct pool *p, uint64_t number, struct ownership **entered)
 {
-    ownership_queue_lock(&p->queue);
-    enum entry entry = room(p);
-    ownership_queue_unlock(&p->queue);
-    return entry;
+    bool is_vacant = false;
+    for (unsigned i = 0; i < p->options.size; i++) {
+        struct state *s = look_at(p, i);
+        enum entry entry = s != NULL ? ownership_take_or_flag(&s->ownership, number) : ENTRY_CLOSED;
+        if (entry == ENTRY_ENTERED) {
+            *entered = &s->ownership;
+            return ENTRY_ENTERED;
+        }
+        is_vacant |= entry == ENTRY_CLOSED && !p->places[i].making;
+    }
+    if (p->plan == NULL)
+        return ENTRY_CLOSED;
+    return is_vacant ? ENTRY_VACANT : ENTRY_BUSY;
 }
 
+static enum entry begin_in(struct ownership *entered, struct stay *stay, struct thread *self,
+                           unsigned *last)
+{
+    struct state *s = (void *)((char *)entered - offsetof(struct state, ownership));
+    *last = s->member->place;
+    return stay_begun(stay, s, self);
+}
+
+/* A member may have become idle behind the first look's back. */
 enum entry pool_begin(struct pool *p, struct stay *stay, struct thread *self, unsigned *last)
 {
     struct state *nested = NULL;
+    struct ownership *entered;
     if (!thread_may_nest(self))
         return ENTRY_TOO_DEEP;
     struct state *s = enter_safely(p, self, last, &nested);
     if (__builtin_expect(s != NULL, 1))
         return stay_begun(stay, s, self);
-    enum entry entry = look_for_room(p);
+    ownership_queue_lock(&p->queue);
+    enum entry entry = take_any(p, self->number, &entered);
+    ownership_queue_unlock(&p->queue);
+    if (entry == ENTRY_ENTERED)
+        return begin_in(entered, stay, self, last);
     if (entry == ENTRY_BUSY && nested != NULL)
         return stay_not_begun(stay, nested, self, ENTRY_NESTED);
     return entry;
@@ -411,17 +472,10 @@ struct pool_waiter {
     struct pool *pool;
 };
 
-static enum entry take_any(struct ownership_set *set, uint64_t number, struct ownership **entered)
+static enum entry take_any_of_set(struct ownership_set *set, uint64_t number,
+                                  struct ownership **entered)
 {
-    struct pool *p = ((struct pool_waiter *)set)->pool;
-    for (unsigned i = 0; i < p->options.size; i++) {
-        struct state *s = look_at(p, i);
-        if (s == NULL || ownership_take_or_flag(&s->ownership, number) != ENTRY_ENTERED)
-            continue;
-        *entered = &s->ownership;
-        return ENTRY_ENTERED;
-    }
-    return room(p);
+    return take_any(((struct pool_waiter *)set)->pool, number, entered);
 }
 
 enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self, unsigned *last,
@@ -430,14 +484,10 @@ enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *sel
     enum entry entry = pool_begin(p, stay, self, last);
     if (entry != ENTRY_BUSY)
         return entry;
-    struct pool_waiter w = {{&p->queue, take_any}, p};
+    struct pool_waiter w = {{&p->queue, take_any_of_set}, p};
     struct ownership *entered;
     entry = ownership_enter_any_wait(&w.set, self->number, deadline, &entered);
-    if (entry != ENTRY_ENTERED)
-        return entry;
-    struct state *s = (void *)((char *)entered - offsetof(struct state, ownership));
-    *last = s->member->place;
-    return stay_begun(stay, s, self);
+    return entry == ENTRY_ENTERED ? begin_in(entered, stay, self, last) : entry;
 }
 
 /* ---- replacing members ---- */
@@ -467,7 +517,7 @@ static enum pool_retired judge(struct state *s)
     const struct pool_options *o = &m->pool->options;
     if (m->ran_into_limit)
         return POOL_RETIRED_LIMIT;
-    if (m->generation != atomic_load_explicit(&m->pool->generation, memory_order_relaxed))
+    if (m->generation != generation(m->pool))
         return POOL_RETIRED_RELOAD;
     if (m->calls >= share(o->recycle_calls, m))
         return POOL_RETIRED_CALLS;
@@ -476,19 +526,21 @@ static enum pool_retired judge(struct state *s)
     return is_too_old(m) ? POOL_RETIRED_SECONDS : POOL_RETIRED_NOT;
 }
 
-/* The member leaves its place, and another is to be made there. False: it is in none. */
+/* The member leaves its place, and another is to be made there. False: it is in none, or a reload
+ * is making that other one already. */
 static bool retire(struct state *s, enum pool_retired why)
 {
     struct pool *p = s->member->pool;
     unsigned place = s->member->place;
     ownership_queue_lock(&p->queue);
-    bool is_there = look_at(p, place) == s;
-    if (is_there) {
-        take_out_for_next(p, place);
+    bool retires = look_at(p, place) == s && !p->places[place].making;
+    if (retires) {
+        claim(p, place);
+        take_out(p, place);
         p->retired[why]++;
     }
     ownership_queue_unlock(&p->queue);
-    return is_there;
+    return retires;
 }
 
 /* The calling thread is inside, in no stay. */
@@ -496,12 +548,12 @@ static void replace(struct state *s, struct thread *self, enum pool_retired why)
 {
     struct pool *p = s->member->pool;
     unsigned place = s->member->place;
-    bool is_there = retire(s, why);
+    bool retires = retire(s, why);
     record_retain(&p->record);
-    if (is_there)
+    if (retires)
         give_up(s, self); /* leaving closes it; until then its interpreter keeps the record */
     stay_leave_state(s, self);
-    if (is_there)
+    if (retires)
         make_unseen(p, self, place);
     record_release(&p->record);
 }
@@ -523,70 +575,87 @@ void pool_end_stay(struct stay *stay)
     leave_or_replace(stay->state, stay->self);
 }
 
-/* Those that are idle. */
-static void replace_idle(struct pool *p, struct thread *self)
-{
-    for (unsigned i = 0; i < p->options.size; i++) {
-        struct state *s = pool_member(p, i);
-        if (s == NULL)
-            continue;
-        if (ownership_enter(&s->ownership, self->number) == ENTRY_ENTERED)
-            leave_or_replace(s, self);
-        record_release(&s->record);
-    }
-}
+/* ---- reload ---- */
+
+/*
+ * No caller misses a member for a reload: what is in a place goes on answering until the next one
+ * is ready, and that is idle when it gets there.
+ */
 
 bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_State *host,
                     struct thread *self)
 {
-    *s = (struct setup){.host = host};
+    unsigned place;
     ownership_queue_lock(&p->queue);
-    p->living++;
+    uint64_t number = ++p->reloads;
+    find_room(p, number, &place);
+    if (place < p->options.size)
+        claim(p, place);
+    else
+        p->living++;
     ownership_queue_unlock(&p->queue);
-    bool made = make(p, plan, 0, s, self, 0); /* both numbers follow in pool_reload */
-    if (s->state == NULL)
-        pool_note_gone(p);
-    return made;
+    return make(p, plan, number, s, host, self, place);
 }
 
-/* Under the lock: where the first of the new ones goes. */
-static unsigned find_room(struct pool *p)
+/* The next member, idle, into the place that was claimed for it. */
+static void swap_in(struct pool *p, struct state *s, struct thread *self)
 {
-    unsigned i = 0;
-    while (i < p->options.size && (p->places[i].making || look_at(p, i) != NULL))
-        i++;
-    for (unsigned k = 0; i == p->options.size && k < p->options.size; k++)
-        if (!p->places[k].making)
-            i = k;
-    return i;
+    struct state *old = NULL;
+    unsigned place = s->member->place;
+    ownership_queue_lock(&p->queue);
+    bool has_room = p->plan != NULL && place < p->options.size;
+    if (has_room) {
+        old = take_out(p, place);
+        if (old != NULL)
+            p->retired[state_is_closed(old) ? POOL_RETIRED_CLOSED : POOL_RETIRED_RELOAD]++;
+        put_in(p, s);
+        ownership_offer(&s->ownership);
+    }
+    ownership_queue_unlock(&p->queue);
+    if (!has_room)
+        record_disown(&s->record, self);
+    give_up(old, self);
+}
+
+/* Where a member of an older plan is idle: the others are replaced by those who leave them. */
+static bool claim_idle(struct pool *p, unsigned place)
+{
+    ownership_queue_lock(&p->queue);
+    bool is_idle = p->plan != NULL && fit(p, place, generation(p)) == FIT_IDLE;
+    if (is_idle)
+        claim(p, place);
+    ownership_queue_unlock(&p->queue);
+    return is_idle;
+}
+
+static void replace_idle(struct pool *p, struct thread *self)
+{
+    struct setup s;
+    for (unsigned i = 0; i < p->options.size && thread_may_nest(self); i++) {
+        if (!claim_idle(p, i))
+            continue;
+        if (make_by_plan(p, &s, NULL, self, i)) {
+            stay_leave_state(s.state, self);
+            swap_in(p, s.state, self);
+        }
+        if (s.state != NULL)
+            record_release(&s.state->record);
+    }
 }
 
 bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thread *self)
 {
     struct plan *old = plan;
-    struct state *displaced = NULL;
+    stay_leave_state(s, self);
     ownership_queue_lock(&p->queue);
     bool open = p->plan != NULL;
-    unsigned place = find_room(p);
-    bool has_room = open && place < p->options.size;
     if (open) {
         old = p->plan;
         p->plan = plan;
-        s->member->generation =
-            atomic_fetch_add_explicit(&p->generation, 1, memory_order_relaxed) + 1;
-    }
-    if (has_room) {
-        displaced = take_out(p, place);
-        p->retired[POOL_RETIRED_RELOAD] += displaced != NULL;
-        s->member->place = place;
-        put_in(p, s);
+        atomic_store_explicit(&p->generation, s->member->generation, memory_order_relaxed);
     }
     ownership_queue_unlock(&p->queue);
-    if (has_room)
-        stay_leave_state(s, self);
-    else
-        leave_and_close(s, self);
-    give_up(displaced, self);
+    swap_in(p, s, self);
     plan_release(old);
     replace_idle(p, self);
     return open;

@@ -16,7 +16,7 @@
  *
  * A member that has to be replaced is taken out of its place by the thread that leaves it, which
  * then makes another one there. Where that fails the place stays vacant, and is taken by the next
- * caller that finds all others busy.
+ * caller that finds all others busy. A reload makes the next member first, and then swaps it in.
  */
 #ifndef MTSTATES_POOL_H
 #define MTSTATES_POOL_H
@@ -50,9 +50,9 @@ struct pool_options {
 
 /* What a pool knows of a member; the thread inside has it. */
 struct member {
-    struct pool *pool; /* with a reference */
-    unsigned place;    /* from 0 */
-    uint64_t generation;
+    struct pool *pool;   /* with a reference; these three do not change */
+    unsigned place;      /* from 0; the pool's size: none was to be had */
+    uint64_t generation; /* the pool's, of the plan that it is made by */
     uint64_t calls;
     struct timespec since;
     bool ran_into_limit;
@@ -60,7 +60,7 @@ struct member {
 
 struct pool_place {
     struct state *_Atomic member; /* with a reference and an owner's share; NULL: none */
-    bool making;                  /* somebody makes one; the lock's */
+    bool making;                  /* a thread has claimed it, to make one; the lock's */
 };
 
 struct plan;
@@ -70,8 +70,10 @@ struct pool {
     struct plan *plan; /* these are the lock's; NULL: closed */
     unsigned living;   /* members that exist, in a place or not, or are in the making */
     struct closer *closers;
+    uint64_t reloads; /* that have begun; each has its number */
     uint64_t made, retired[POOL_RETIRED_COUNT];
-    _Atomic uint64_t generation; /* counts reloads; read, relaxed, by those who leave a member */
+    _Atomic uint64_t generation; /* the reload that `plan` came by, or 0; written under the lock,
+                                    and read, relaxed, by those who leave a member, too */
     _Atomic bool closed;
     struct pool_options options; /* these do not change */
     struct record record;
@@ -123,17 +125,18 @@ bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *
 /* The thread steps out of an outermost stay in a member; it may replace it. */
 void pool_end_stay(struct stay *stay);
 
-/* Makes a member that is in no place yet; else as pool_make. */
+/* Makes the first member by a plan that the pool does not have yet, for a place where another may
+ * be still; else as pool_make. */
 bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_State *host,
                     struct thread *self);
 
-/* Replaces members by such as `plan` makes, of which `s` is the first, by pool_make_next; the
- * caller is inside, and is no more after. Takes the caller's reference of the plan. False: the pool
- * is closed. */
+/* Gives the pool its new plan and `s`, which pool_make_next has made, and replaces members that are
+ * idle. The caller is inside of `s`, and is no more after. Takes the caller's reference of the
+ * plan. False: the pool is closed. */
 bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thread *self);
 
-/* The plan as it is, with a reference, and its generation; NULL: closed. */
-struct plan *pool_plan(struct pool *p, uint64_t *generation);
+/* The plan as it is, with a reference, and its generation's number; NULL: closed. */
+struct plan *pool_plan(struct pool *p, uint64_t *number);
 
 /* The member at a place, with a reference, or NULL. */
 struct state *pool_member(struct pool *p, unsigned place);

@@ -160,6 +160,11 @@ static void wake_next(struct ownership_queue *q, struct ownership *o)
     park_wake(&w->park);
 }
 
+void ownership_offer(struct ownership *o)
+{
+    wake_next(o->queue, o);
+}
+
 /* One more try under the lock. */
 static enum entry try_again(struct waiter *w, struct ownership_set *set, struct ownership **entered)
 {

@@ -172,6 +172,9 @@ enum entry ownership_enter_any_wait(struct ownership_set *set, uint64_t number,
  * leaves. */
 void ownership_join(struct ownership *o);
 
+/* Under the lock: the same for a word that is idle already. */
+void ownership_offer(struct ownership *o);
+
 bool ownership_leave_slowly(struct ownership *o, uint64_t number);
 
 /*

@@ -406,6 +406,55 @@ describe("reload", function()
         assert.same({ 2, 0 }, { pool:stats().members, pool:stats().busy })
     end)
 
+    it("tells each new member its place while it is set up", function()
+        local function tells_place()
+            local _, place = require("mtstates").pool()
+            return function() return place end
+        end
+        local pool <close> = pool_of({ size = 3, min = 1 }, tells_place)
+        for members = 2, 3 do
+            pool:reload()
+            for place = 1, members - 1 do
+                assert.equal(place, pool:state(place):call())
+            end
+            assert.equal(members, pool:state(members):call())
+        end
+        pool:reload()
+        assert.equal(3, pool:state(3):call())
+    end)
+
+    it("takes no member away before the next is ready", function()
+        local pool <close> = pool_of({ size = 2 }, function()
+            local members = require("mtstates").pool():stats().members
+            return function() return members end
+        end)
+        pool:reload()
+        for place = 1, 2 do
+            assert.equal(2, pool:state(place):call())
+        end
+    end)
+
+    -- A caller met members one by one, while another thread left one behind it for the next.
+    it("has no call refused while there are fewer threads than members", function()
+        local pool <close> = pool_of({ size = 3 })
+        local threads = {}
+        for i = 1, 2 do
+            threads[i] = support.thread(function(id, calls)
+                local p = require("mtstates").pool(id)
+                for _ = 1, calls do
+                    p:call()
+                end
+                return "none"
+            end, pool:id(), 200000 // support.slowness)
+        end
+        repeat
+            pool:reload()
+        until threads[1].ended() and threads[2].ended()
+        for i = 1, 2 do
+            assert.same({ true, "none" }, { threads[i].join() })
+        end
+    end)
+
     it("changes nothing when the new setup fails", function()
         local pool <close> = pool_of({ size = 2 })
         local id = pool:state(1):id()
