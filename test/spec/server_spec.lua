@@ -1,0 +1,226 @@
+-- The example of a server: its parser, and the server as its clients see it.
+local support = require("support")
+local uv = require("luv")
+
+local here = "test/examples/server/"
+local http = dofile(here .. "http.lua")
+
+-- What parse makes of `text`: the request and what follows it, nil, or the status to refuse with.
+local function parse(text)
+    local request, next = http.parse(text, 1)
+    if request then
+        return request, text:sub(next)
+    end
+    return next
+end
+
+describe("the server's parser", function()
+    it("takes requests one by one, with and without a body", function()
+        local get = "GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
+        local post = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+        local request, rest = parse(get .. post .. get)
+        assert.same({ "GET", "/a?b", "x", "", true },
+            { request.method, request.target, request.headers.host, request.body, request.keep_alive })
+        request, rest = parse(rest)
+        assert.same({ "POST", "abc" }, { request.method, request.body })
+        assert.equal(get, rest)
+        assert.equal("/", (parse("\r\nGET / HTTP/1.1\n\n")).target)
+        assert.same({}, (parse("GET / HTTP/1.1\r\n\r\n")).headers)
+    end)
+
+    it("waits for the rest of a request, wherever it was cut", function()
+        local text = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        for length = 0, #text - 1 do
+            assert.is_nil(parse(text:sub(1, length)))
+        end
+        assert.equal("abc", (parse(text)).body)
+    end)
+
+    it("knows whether the connection stays", function()
+        for _, case in ipairs({
+            { "1.1", "", true }, { "1.1", "Connection: close\r\n", false },
+            { "1.1", "connection: Keep-Alive\r\n", true }, { "1.0", "", false },
+            { "1.0", "Connection: keep-alive\r\n", true },
+        }) do
+            assert.equal(case[3], (parse("GET / HTTP/" .. case[1] .. "\r\n" .. case[2] .. "\r\n")).keep_alive)
+        end
+    end)
+
+    for _, case in ipairs({
+        { 400, "nonsense\r\n\r\n" },
+        { 400, "get / HTTP/1.1\r\n\r\n" },
+        { 400, "GET  / HTTP/1.1\r\n\r\n" },
+        { 400, "GET / HTTP/1.1\r\nno colon\r\n\r\n" },
+        { 400, "GET / HTTP/1.1\r\nfield : x\r\n\r\n" },
+        { 400, "GET / HTTP/1.1\r\nfield: x\r\n folded\r\n\r\n" },
+        { 400, "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n" },
+        { 400, "GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n" },
+        { 400, "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n" },
+        { 505, "GET / HTTP/2.0\r\n\r\n" },
+        { 411, "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" },
+        { 413, "POST / HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n" },
+        { 413, "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n" },
+        { 431, "GET / HTTP/1.1\r\nfield: " .. ("x"):rep(16384) },
+        { 431, "GET /" .. ("x"):rep(16384) .. " HTTP/1.1\r\n\r\n" },
+    }) do
+        local status, text = table.unpack(case)
+        it(("refuses with %d: %s"):format(status, text:sub(1, 60):gsub("\r?\n", " / ")), function()
+            assert.equal(status, parse(text))
+        end)
+    end
+end)
+
+-- Runs the loop until `condition()`.
+local function run_until(condition)
+    local waker = uv.new_timer()
+    waker:start(10, 10, function() end)
+    local deadline = uv.hrtime() + 10e9 * support.slowness
+    while not condition() do
+        uv.run("once")
+        if uv.hrtime() >= deadline then error("waited in vain", 3) end
+    end
+    waker:close()
+end
+
+local function start_server(...)
+    local output, said, ended = uv.new_pipe(), "", nil
+    local process = assert(uv.spawn("lua5.4",
+        { args = { here .. "server.lua", ... }, stdio = { nil, output, 2 } },
+        function(code, signal) ended = code == 0 and signal == 0 end))
+    finally(function() process:kill("sigkill") end) -- if the test fails before it stops
+    output:read_start(function(_, data) said = said .. (data or "") end)
+    local server = {}
+    function server.waits_for(text)
+        run_until(function() return said:find(text, 1, true) end)
+    end
+    server.waits_for("\n")
+    server.port = math.tointeger(tonumber(said:match("listening on http://127%.0%.0%.1:(%d+)/\n")))
+    server.url = ("http://127.0.0.1:%d/"):format(server.port)
+    function server.kill(signal) process:kill(signal) end
+    function server.stop()
+        process:kill("sigterm")
+        run_until(function() return ended ~= nil end)
+        output:close()
+        process:close()
+        uv.run() -- luv does not stand handles that are just closing when its Lua state ends
+        assert(ended)
+        return said
+    end
+    return server
+end
+
+-- A connection; send(...) sends each piece by itself.
+local function connect(server)
+    local client, received, open = uv.new_tcp(), "", nil
+    client:connect("127.0.0.1", server.port, function(message)
+        assert(not message, message)
+        open = true
+        client:read_start(function(failed, data)
+            received = received .. (data or "")
+            open = not failed and data ~= nil
+        end)
+    end)
+    run_until(function() return open end)
+    local connection = {}
+    function connection.send(...)
+        for _, piece in ipairs({ ... }) do
+            local written
+            client:write(piece, function() written = true end)
+            run_until(function() return written end)
+        end
+    end
+    function connection.received() return received end
+    -- Until so many responses have come.
+    function connection.responses(count)
+        run_until(function() return select(2, received:gsub("HTTP/1.1 %d+", "")) >= count end)
+        return received
+    end
+    function connection.until_closed()
+        run_until(function() return not open end)
+        return received
+    end
+    function connection.close()
+        client:close()
+    end
+    return connection
+end
+
+describe("the server", function()
+    it("answers requests that come in pieces, several at once, or one after the other", function()
+        local server = start_server("--threads", "2")
+        local client = connect(server)
+        client.send("GE", "T / HT", "TP/1.1\r\n\r", "\n")
+        assert.matches("^HTTP/1.1 200 OK\r\nContent%-Type: text/plain\r\nContent%-Length: %d+\r\n\r\nhello",
+            client.responses(1))
+        client.send("GET /none HTTP/1.1\r\n\r\nDELETE / HTTP/1.1\r\n\r\nHEAD / HTTP/1.1\r\n\r\n"
+            .. "POST / HTTP/1.1\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody")
+        local received = client.until_closed()
+        local status = {}
+        for code in received:gmatch("HTTP/1.1 (%d+)") do
+            status[#status + 1] = code
+        end
+        assert.same({ "200", "404", "405", "200", "200" }, status)
+        assert.matches("Connection: close\r\n\r\nhello number %d\nbody$", received)
+        client.close()
+        assert.matches("stopped\n$", server.stop())
+    end)
+
+    it("refuses what it cannot read, and closes that connection only", function()
+        local server = start_server("--threads", "1")
+        local good, bad = connect(server), connect(server)
+        bad.send("nonsense\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        assert.matches("^HTTP/1.1 400 Bad Request\r\n.*Connection: close\r\n\r\nBad Request\n$",
+            bad.until_closed())
+        good.send("GET / HTTP/1.1\r\n\r\n")
+        assert.matches("^HTTP/1.1 200 OK", good.responses(1))
+        good.close()
+        bad.close()
+        server.stop()
+    end)
+
+    it("answers with 503 at once while all members are busy", function()
+        local server = start_server("--threads", "2", "--members", "1")
+        local slow, others = connect(server), {}
+        slow.send("GET /slow HTTP/1.1\r\n\r\n")
+        local function refused()
+            for _, other in ipairs(others) do
+                if other.received():find("^HTTP/1.1 503 Service Unavailable\r\n") then
+                    return true
+                end
+            end
+        end
+        for i = 1, 20 do -- some of these go to the other thread
+            others[i] = connect(server)
+            others[i].send("GET /slow HTTP/1.1\r\n\r\n")
+        end
+        run_until(refused)
+        slow.responses(1)
+        slow.close()
+        for _, other in ipairs(others) do
+            other.close()
+        end
+        server.stop()
+    end)
+
+    it("reloads at SIGHUP, with its connections open", function()
+        local server = start_server("--threads", "1")
+        local client = connect(server)
+        client.send("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        assert.matches("hello number 2\n$", client.responses(2))
+        server.kill("sighup")
+        server.waits_for("reloaded\n")
+        client.send("GET / HTTP/1.1\r\n\r\n")
+        assert.matches("hello number 1\n$", client.responses(3))
+        client.close()
+        server.stop()
+    end)
+
+    it("does what curl wants", function()
+        local server = start_server()
+        local command = "LD_PRELOAD= curl -m 20 -s -d data -w '%%{http_code} %%{num_connects}\n' %s %s"
+        local curl = io.popen(command:format(server.url, server.url))
+        assert.matches("^hello number %d\ndata200 1\nhello number %d\ndata200 0\n$", curl:read("a"))
+        curl:close()
+        server.stop()
+    end)
+end)
