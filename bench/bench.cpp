@@ -197,8 +197,25 @@ const JobsBy jobs_by[] = {
                 "end"},
 };
 
+// Nothing to do and nothing to tell.
+const JobsBy empty_jobs_by[] = {
+    {"mtstates", "local p = m.newpool({}, function() return function() end end)\n"
+                 "return function(n) for _ = 1, n do p:call() end end"},
+    {"luv", "local uv, answers = require('luv'), 0\n"
+            "uv.os_setenv('UV_THREADPOOL_SIZE', '1') -- more are slower here\n"
+            "local work = uv.new_work(function() end, function() answers = answers + 1 end)\n"
+            "return function(n)\n"
+            "    answers = 0\n"
+            "    for _ = 1, n do work:queue() end\n"
+            "    uv.run()\n"
+            "    assert(answers == n)\n"
+            "end"},
+};
+
 void add_jobs(const Module &module)
 {
+    for (const auto &by : empty_jobs_by)
+        add("jobs, empty", {by.name, module.open}, alone<>, by.code)->UseRealTime();
     for (const auto &by : jobs_by)
         for (lua_Integer at_once : {1, 1000})
             add(at_once == 1 ? "jobs, one by one" : "jobs, 1000 at once", {by.name, module.open},
@@ -224,16 +241,24 @@ std::string lookup_code(const std::string &key)
            "end";
 }
 
-// A state, made before the threads start and dropped after they end, that all of them use.
+const std::string work_setup =
+    "function() return function(work) for _ = 1, work or 0 do end end end";
+const std::string new_common =
+    "common = m.newstate('common', " + work_setup + ")\n" + "return common:id()";
+// With so many members, which do what those states do that `call ()` measures.
+const std::string echo_setup = "function() return function(...) return ... end end";
+const std::string new_pool =
+    "common = m.newpool({ size = ... }, " + echo_setup + ")\n" + "return common:id()";
+
+// A state or pool, made before the threads start and dropped after they end, that all of them use.
 class Common
 {
   public:
-    explicit Common(const Module &module) : host(module)
+    explicit Common(const Module &module, const std::string &code = new_common,
+                    lua_Integer argument = 0)
+        : host(module)
     {
-        host.run("common = m.newstate('common', function()\n"
-                 "    return function(work) for _ = 1, work or 0 do end end\n"
-                 "end)\n"
-                 "return common:id()");
+        host.run(code, argument);
     }
     lua_Integer id() const
     {
@@ -270,14 +295,15 @@ class Background
     std::thread thread;
 };
 
-// All threads do the same with one state. `beside`: what one more thread does meanwhile, or "".
-void use_same_state(State &state, const Module &module, const std::string &code,
-                    const std::string &beside)
+// All threads do the same with one state, or with a pool of so many `members`. `beside`: what one
+// more thread does meanwhile, or "".
+void use_same(State &state, const Module &module, const std::string &code,
+              const std::string &beside, int members = 0)
 {
     static std::unique_ptr<Common> common;
     static std::unique_ptr<Background> background;
     if (state.thread_index() == 0) {
-        common = std::make_unique<Common>(module);
+        common = std::make_unique<Common>(module, members > 0 ? new_pool : new_common, members);
         if (!beside.empty())
             background = std::make_unique<Background>(module, beside);
     }
@@ -299,22 +325,39 @@ void use_same_state(State &state, const Module &module, const std::string &code,
 
 void same_state(State &state, const Module &module, const std::string &code)
 {
-    use_same_state(state, module, code, "");
+    use_same(state, module, code, "");
 }
 
 void same_state_disturbed(State &state, const Module &module, const std::string &code)
 {
-    use_same_state(state, module, code,
-                   "local setup = function() return function() end end\n"
-                   "return function() m.newstate(setup):close() end");
+    use_same(state, module, code,
+             "local setup = function() return function() end end\n"
+             "return function() m.newstate(setup):close() end");
 }
 
 void same_state_refused(State &state, const Module &module, const std::string &code)
 {
-    use_same_state(state, module, code,
-                   "local s repeat local found found, s = pcall(m.state, 'common') until found\n"
-                   "return function() for _ = 1, 1000 do pcall(s.call, s) end end");
+    use_same(state, module, code,
+             "local s repeat local found found, s = pcall(m.state, 'common') until found\n"
+             "return function() for _ = 1, 1000 do pcall(s.call, s) end end");
 }
+
+constexpr int some_members = 4;
+
+void same_pool(State &state, const Module &module, const std::string &code)
+{
+    use_same(state, module, code, "", some_members);
+}
+
+void same_pool_with_a_member_each(State &state, const Module &module, const std::string &code)
+{
+    use_same(state, module, code, "", state.threads());
+}
+
+const std::string pool_call = "local p = m.pool(...)\n"
+                              "return function(n) for _ = 1, n do p:call() end end";
+const std::string pool_wait = "local p = m.pool(...)\n"
+                              "return function(n) for _ = 1, n do p:tcall(math.huge) end end";
 
 const std::string lookup_same = "local id = ... return function(n)\n"
                                 "for _ = 1, n do m.state(id) end end";
@@ -410,6 +453,41 @@ void refused(State &state, const Module &module, const std::string &code)
         occupied.reset();
 }
 
+constexpr int busy_members = 64;
+
+// One thread is inside of all members of a pool: each calls the pool, and finds the next.
+void refused_by_pool(State &state, const Module &module, const std::string &code)
+{
+    int ends[2];
+    if (pipe(ends) != 0)
+        std::abort();
+    std::thread thread([&module, &ends] {
+        Host host(module);
+        host.run("local size = ...\n"
+                 "occupied = m.newpool({ name = 'occupied', size = size }, function()\n"
+                 "    return function(pool, left, fd)\n"
+                 "        if left > 1 then return pool:call(pool, left - 1, fd) end\n"
+                 "        local pipe = io.open('/dev/fd/' .. fd) pipe:read(1) pipe:close()\n"
+                 "    end\n"
+                 "end)\n"
+                 "local pool = m.pool(occupied:id()) -- does not own\n"
+                 "return function(fd) pool:call(pool, size, fd) end",
+                 busy_members);
+        host.repeat(ends[0]);
+    });
+    Host host(module);
+    host.run("repeat local found\n"
+             "    found, s = pcall(m.pool, 'occupied')\n"
+             "until found and s:stats().idle == 0\n" +
+             code);
+    measure(state, host);
+    if (write(ends[1], "x", 1) != 1)
+        std::abort();
+    thread.join();
+    close(ends[0]);
+    close(ends[1]);
+}
+
 const std::string raise_error = "return function(n) for _ = 1, n do pcall(error, 'x') end end";
 const std::string refused_call =
     "local s = s return function(n) for _ = 1, n do pcall(s.call, s) end end";
@@ -418,18 +496,20 @@ const std::string refused_tcall =
 
 // ---- fairness ----
 
-// Threads wait for one state for five seconds: how much more often the busiest got in.
-void fairness(State &state, const Module &module, const std::string &)
+// Threads wait for one state, or for a pool, for five seconds: how much more often the busiest got
+// in.
+template <int members = 0>
+void fairness(State &state, const Module &module, const std::string &code)
 {
     using Clock = std::chrono::steady_clock;
     static std::unique_ptr<Common> common;
     static std::array<lua_Integer, threads_max> calls;
     if (state.thread_index() == 0)
-        common = std::make_unique<Common>(module);
+        common = std::make_unique<Common>(module, members > 0 ? new_pool : new_common, members);
     Host host(module);
     for (auto _ : state) {
         lua_Integer count = 0;
-        host.run(wait_same, common->id());
+        host.run(code, common->id());
         for (auto end = Clock::now() + std::chrono::seconds(5); Clock::now() < end; count += 10)
             host.repeat(10);
         calls[static_cast<size_t>(state.thread_index())] = count;
@@ -560,6 +640,16 @@ void add_lookups(const Module &module)
                2);
 }
 
+void add_pools(const Module &module)
+{
+    add("pool call ()", module, alone_sized,
+        "local p = m.newpool({ size = ... }, " + echo_setup + ")\n" +
+            "return function(n) for _ = 1, n do p:call() end end")
+        ->Arg(some_members);
+    by_threads(add("pool call, a member each", module, same_pool_with_a_member_each, pool_call));
+    by_threads(add("pool wait", module, same_pool, pool_wait));
+}
+
 void add_lookups_among(const Module &module, int states_max)
 {
     for (const char *key : {"id", "name"})
@@ -594,7 +684,12 @@ void add_all(const std::vector<Module> &modules)
         by_threads(
             add("work inside, while calls are refused", module, same_state_refused, work_inside),
             1);
-        add("fairness", module, fairness, "")->Threads(4)->Iterations(1)->Repetitions(3);
+        add("fairness", module, fairness<>, wait_same)->Threads(4)->Iterations(1)->Repetitions(3);
+        add("pool fairness", module, fairness<some_members>, pool_wait)
+            ->Threads(threads_max)
+            ->Iterations(1)
+            ->Repetitions(3);
+        add("refused call of a pool", module, refused_by_pool, refused_call);
         add("allocate", module, alone<slow_batch>, allocate_in_state);
         add("call () with a time limit", module, alone<>,
             with_options(call_code(""), "time_limit = 60"));
@@ -608,6 +703,7 @@ void add_all(const std::vector<Module> &modules)
     add("allocate", floor_module, alone<slow_batch>, allocate_in_host);
     all.erase(all.end() - 2); // the floor has nobody inside
     for (const Module &module : all) {
+        add_pools(module);
         by_threads(add("refused call", module, refused, refused_call));
         by_threads(add("refused tcall(0)", module, refused, refused_tcall));
         by_threads(add("wait, same state", module, same_state, wait_same));

@@ -66,6 +66,10 @@ local operations = {
         local s, t = mt.newstate(echo), { id = 1, name = "a name", score = 1.5, active = true }
         return function(n) for _ = 1, n do s:call(t) end end
     end },
+    { "pool call ()", function(mt)
+        local p = mt.newpool({ size = 4 }, echo)
+        return function(n) for _ = 1, n do p:call() end end
+    end },
     { "make and close", function(mt)
         return function(n) for _ = 1, n do mt.newstate(echo):close() end end
     end },

@@ -8,6 +8,7 @@
 #include <new>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 namespace
 {
@@ -317,8 +318,8 @@ int add_traceback(lua_State *target)
     return 1;
 }
 
-// Runs the callback with the arguments from `first` on, then leaves.
-int run_callback(lua_State *L, Baseline &state, int first)
+// Runs the callback with the arguments from `first` on, then leaves by `leave_it()`.
+template <typename Leave> int run_callback(lua_State *L, Baseline &state, int first, Leave leave_it)
 {
     lua_State *target = state.target;
     int last = lua_gettop(L);
@@ -328,7 +329,7 @@ int run_callback(lua_State *L, Baseline &state, int first)
     int status = lua_pcall(target, lua_gettop(target) - 2, LUA_MULTRET, 1);
     copy_values(target, 2, lua_gettop(target), L);
     lua_settop(target, 0);
-    leave(state);
+    leave_it();
     return status == LUA_OK ? lua_gettop(L) - last : lua_error(L);
 }
 
@@ -337,7 +338,14 @@ int baseline_call(lua_State *L)
     Baseline &state = *check_shared(L);
     if (!enter(state))
         return luaL_error(L, "concurrent access to state %I", state.id);
-    return run_callback(L, state, 2);
+    return run_callback(L, state, 2, [&state] { leave(state); });
+}
+
+int add_true(lua_State *L, int results)
+{
+    lua_pushboolean(L, 1);
+    lua_insert(L, -(results + 1));
+    return results + 1;
 }
 
 int baseline_tcall(lua_State *L)
@@ -347,10 +355,7 @@ int baseline_tcall(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
-    int results = run_callback(L, state, 3);
-    lua_pushboolean(L, 1);
-    lua_insert(L, -(results + 1));
-    return results + 1;
+    return add_true(L, run_callback(L, state, 3, [&state] { leave(state); }));
 }
 
 int baseline_id(lua_State *L)
@@ -385,6 +390,120 @@ int baseline_gc(lua_State *L)
     return 0;
 }
 
+// ---- the baseline's pools ----
+
+const char *const pool_type = "bench.baseline.pool";
+
+struct Pool {
+    lua_Integer id = 0;
+    std::mutex mutex;
+    std::condition_variable left;
+    std::vector<std::unique_ptr<Baseline>> members;
+    std::vector<Baseline *> idle;
+};
+
+using SharedPool = std::shared_ptr<Pool>;
+
+std::unordered_map<lua_Integer, std::weak_ptr<Pool>> pools; // with the table's mutex
+
+int push_pool(lua_State *L, SharedPool pool)
+{
+    new (lua_newuserdatauv(L, sizeof(SharedPool), 0)) SharedPool(std::move(pool));
+    luaL_setmetatable(L, pool_type);
+    return 1;
+}
+
+SharedPool &check_pool(lua_State *L)
+{
+    return *static_cast<SharedPool *>(luaL_checkudata(L, 1, pool_type));
+}
+
+// newpool({ size = n }, setup)
+int baseline_newpool(lua_State *L)
+{
+    auto made = std::make_shared<Pool>();
+    lua_getfield(L, 1, "size");
+    lua_Integer size = lua_tointeger(L, -1);
+    lua_settop(L, 2);
+    for (lua_Integer i = 0; i < size; i++) {
+        made->members.push_back(std::make_unique<Baseline>());
+        Baseline *member = made->members.back().get();
+        member->target = open_target(L, Recipe(L));
+        member->callback = luaL_ref(member->target, LUA_REGISTRYINDEX);
+        made->idle.push_back(member);
+    }
+    {
+        std::lock_guard<std::mutex> lock(table_mutex);
+        made->id = ++last_id;
+        pools[made->id] = made;
+    }
+    return push_pool(L, made);
+}
+
+int baseline_pool(lua_State *L)
+{
+    SharedPool found;
+    {
+        std::lock_guard<std::mutex> lock(table_mutex);
+        found = pools[lua_tointeger(L, 1)].lock();
+    }
+    return found ? push_pool(L, std::move(found)) : luaL_error(L, "unknown object");
+}
+
+Baseline *take_idle(Pool &pool)
+{
+    if (pool.idle.empty())
+        return nullptr;
+    Baseline *member = pool.idle.back();
+    pool.idle.pop_back();
+    return member;
+}
+
+void give_back(Pool &pool, Baseline *member)
+{
+    std::lock_guard<std::mutex> lock(pool.mutex);
+    pool.idle.push_back(member);
+    pool.left.notify_one();
+}
+
+int pool_call(lua_State *L)
+{
+    Pool &pool = *check_pool(L);
+    Baseline *member;
+    {
+        std::lock_guard<std::mutex> lock(pool.mutex);
+        member = take_idle(pool);
+    }
+    if (member == nullptr)
+        return luaL_error(L, "all members of pool %I are busy", pool.id);
+    return run_callback(L, *member, 2, [&pool, member] { give_back(pool, member); });
+}
+
+// Waits for ever.
+int pool_tcall(lua_State *L)
+{
+    Pool &pool = *check_pool(L);
+    Baseline *member;
+    {
+        std::unique_lock<std::mutex> lock(pool.mutex);
+        pool.left.wait(lock, [&pool] { return !pool.idle.empty(); });
+        member = take_idle(pool);
+    }
+    return add_true(L, run_callback(L, *member, 3, [&pool, member] { give_back(pool, member); }));
+}
+
+int pool_id(lua_State *L)
+{
+    lua_pushinteger(L, check_pool(L)->id);
+    return 1;
+}
+
+int pool_gc(lua_State *L)
+{
+    check_pool(L).~SharedPool();
+    return 0;
+}
+
 } // namespace
 
 int luaopen_floor(lua_State *L)
@@ -402,13 +521,20 @@ int luaopen_floor(lua_State *L)
 
 int luaopen_baseline(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"newstate", baseline_newstate}, {"state", baseline_state}, {nullptr, nullptr}};
+    static const luaL_Reg functions[] = {{"newstate", baseline_newstate},
+                                         {"state", baseline_state},
+                                         {"newpool", baseline_newpool},
+                                         {"pool", baseline_pool},
+                                         {nullptr, nullptr}};
     static const luaL_Reg methods[] = {{"call", baseline_call},
                                        {"tcall", baseline_tcall},
                                        {"id", baseline_id},
                                        {"close", baseline_close},
                                        {nullptr, nullptr}};
+    static const luaL_Reg no_functions[] = {{nullptr, nullptr}};
+    static const luaL_Reg pool_methods[] = {
+        {"call", pool_call}, {"tcall", pool_tcall}, {"id", pool_id}, {nullptr, nullptr}};
+    make_module(L, pool_type, no_functions, pool_methods, pool_gc);
     make_module(L, baseline_type, functions, methods, baseline_gc);
     return 1;
 }

@@ -9,8 +9,10 @@
 //           arguments, callback (with a handler that adds the traceback) and results.
 //
 // Both have newstate([name,] [libs,] setup) and state(id|name) and handles with call, tcall, id and
-// close. The floor's tcall always refuses. Errors of callbacks are not handled as mtstates does; no
-// benchmark raises any.
+// close. The baseline has newpool({ size = n }, setup) and pool(id) as well: a mutex and a
+// condition per pool, round a list of those that are idle; its tcall waits for ever. The floor's
+// tcall always refuses. Errors of callbacks are not handled as mtstates does; no benchmark raises
+// any.
 #ifndef MTSTATES_BENCH_RIVALS_HPP
 #define MTSTATES_BENCH_RIVALS_HPP
 

@@ -21,7 +21,7 @@ local children, graphs = dofile("test/children.lua"), dofile("test/graphs.lua")
 local OPERATIONS = 300 -- of one child
 local CHILD_SECONDS = 100 -- after which it is taken for hung; it needs about one
 local MAX_WAIT = 0.002
-local POOL = 8
+local SLOTS = 8
 local NAMES = { "a", "b", "", "\0", "a\0b", ("n"):rep(65535) }
 local SCRIPT = "test/fuzz.lua"
 
@@ -139,10 +139,11 @@ local FUNCTIONS = { print, with_upvalue, error, pcall, echo, coroutine.wrap(fail
     mtstates.newstate, mtstates.state, mtstates.id }
 
 local methods = debug.getmetatable(mtstates.newstate(echo))
-local pool = {} -- handles, whatever has become of them
+local pool_methods = debug.getmetatable(mtstates.newpool({ size = 1 }, echo))
+local slots = {} -- handles of states and pools, whatever has become of them
 
 local function any_handle()
-    local handle = pool[math.random(POOL)]
+    local handle = slots[math.random(SLOTS)]
     local name = choose(NAMES)
     if handle == nil then
         local found, named = pcall(mtstates.state, name)
@@ -154,16 +155,17 @@ end
 local function option_table()
     local options = {}
     for _ = 1, math.random(0, 3) do
-        options[choose({ "name", "libs", "inherit", "memory_limit", "time_limit", "x", "\0", 1, 0.5, false,
-            FAILING, print })] =
-            choose({ true, false, "a", "", 1, -1, 0.01, 1e6, math.huge, FAILING, ("n"):rep(65536), print })
+        options[choose({ "name", "libs", "inherit", "memory_limit", "time_limit", "size", "min", "recycle",
+            "x", "\0", 1, 0.5, false, FAILING, print })] =
+            choose({ true, false, "a", "", 1, -1, 0.01, 1e6, math.huge, FAILING, ("n"):rep(65536), print,
+                {}, { calls = 1 }, { seconds = 0.001, bytes = 1 }, { calls = 0 }, { x = 1 } })
     end
     return math.random(3) == 1 and setmetatable(options, FAILING) or options
 end
 
 -- Mostly one that crosses.
 local function any_graph()
-    local objects = { pool[math.random(POOL)] }
+    local objects = { slots[math.random(SLOTS)] }
     if math.random(3) == 1 then
         objects[#objects + 1] = choose({ choose(FUNCTIONS), setmetatable({}, FAILING), io.stdout })
     end
@@ -185,7 +187,7 @@ local KINDS = {
     function() return setmetatable({}, FAILING) end,
     option_table,
     any_handle,
-    function() return (select(2, pcall(methods.__index.id, pool[math.random(POOL)]))) end, -- or a message
+    function() return (select(2, pcall(methods.__index.id, slots[math.random(SLOTS)]))) end, -- or a message
 }
 
 local function any_value()
@@ -217,6 +219,10 @@ local function method(name)
     return name, function(handle, ...) return methods.__index[name](handle, ...) end, "method"
 end
 
+local function pool_method(name)
+    return name, function(handle, ...) return pool_methods.__index[name](handle, ...) end, "method"
+end
+
 local function function_of(name)
     return name, mtstates[name], "function"
 end
@@ -232,6 +238,10 @@ local TARGETS = {
     { function_of("class") }, { "class", function() mtstates.class(choose(NAMES), FAILING) end, "handle" },
     { method("call") }, { method("call") }, { method("call") }, { method("tcall") }, { method("tcall") },
     { method("close") }, { method("id") }, { method("name") }, { method("isowner") }, { method("interrupt") },
+    { function_of("newpool") }, { function_of("newpool") }, { function_of("pool") },
+    { pool_method("call") }, { pool_method("call") }, { pool_method("tcall") }, { pool_method("broadcast") },
+    { pool_method("reload") }, { pool_method("state") }, { pool_method("close") }, { pool_method("stats") },
+    { pool_method("interrupt") },
     { metamethod("__gc") }, { metamethod("__close") }, { metamethod("__call") }, { metamethod("__eq") },
     { metamethod("__tostring") },
     { metamethod("tostring", tostring) },
@@ -254,15 +264,23 @@ local function any_limits(options)
     return options
 end
 
--- A newstate or singleton that has a chance: [name|options|nil,] [libs,] setup [, ...]
+local function pool_options()
+    local size = math.random(3)
+    return any_limits({ name = choose(NAMES), size = size, min = math.random(size),
+        recycle = choose({ { calls = 2 }, { seconds = 0.001 }, { bytes = 1 }, {} }) })
+end
+
+-- A newstate, newpool or singleton that has a chance: [name|options|nil,] [libs,] setup [, ...]
 local function maker_arguments(name)
     local arguments = table.pack(choose(NAMES))
-    if name == "newstate" and math.random(2) == 1 then
+    if name == "newpool" then
+        arguments[1] = pool_options()
+    elseif name == "newstate" and math.random(2) == 1 then
         arguments[1] = math.random(2) == 1 and any_limits({ name = choose(NAMES), inherit = true }) or nil
     elseif name == "singleton" and math.random(2) == 1 then
         arguments[1] = any_limits({ name = choose(NAMES) })
     end
-    if math.random(3) == 1 then
+    if name ~= "newpool" and math.random(3) == 1 then
         arguments.n = arguments.n + 1
         arguments[arguments.n] = math.random(3) > 1
     end
@@ -285,22 +303,24 @@ end
 local function draw(inside)
     local name, f, kind = table.unpack(choose(TARGETS))
     local arguments = any_arguments()
-    if kind == "function" and math.random(4) > 1 and name ~= "state" then
+    local looks_up = kind == "function" and (name == "state" or name == "pool")
+    if kind == "function" and math.random(4) > 1 and not looks_up then
         arguments = maker_arguments(name)
-    elseif name == "state" and math.random(3) > 1 then
+    elseif looks_up and math.random(3) > 1 then
         arguments = table.pack(choose(NAMES))
     elseif kind == "handle" or kind == "method" and math.random(6) > 1 then
         table.move(arguments, 1, arguments.n, 2)
         arguments[1], arguments.n = any_handle(), arguments.n + 1
     end
-    if name == "tcall" and math.random(3) > 1 then
+    local waits = name == "tcall" or name == "broadcast" or name == "close"
+    if waits and math.random(3) > 1 then
         arguments[2] = choose({ 0, -1, 0.001, 1e-9, math.huge, math.maxinteger, 1e300, 1 << 53 })
         arguments.n = math.max(2, arguments.n)
     end
-    if name == "tcall" and inside and type(arguments[2]) == "number" and arguments[2] > MAX_WAIT then
+    if waits and inside and type(arguments[2]) == "number" and arguments[2] > MAX_WAIT then
         arguments[2] = MAX_WAIT
     end
-    local slot = math.random(POOL)
+    local slot = math.random(SLOTS)
     local words = { name }
     for i = 1, math.min(arguments.n, 6) do
         words[#words + 1] = brief(arguments[i])
@@ -308,8 +328,8 @@ local function draw(inside)
     return function()
         local results = table.pack(f(table.unpack(arguments, 1, arguments.n)))
         for i = 1, math.min(results.n, 2) do
-            if mtstates.type(results[i]) == "mtstates.state" then
-                pool[slot] = results[i]
+            if mtstates.type(results[i]) then
+                slots[slot] = results[i]
             end
         end
     end, ("%s, %d arguments"):format(table.concat(words, " "), arguments.n)
@@ -403,7 +423,7 @@ local function nest(seed, n, depth)
         FINAL = setmetatable({}, { __gc = function() step(its_seed, -its_n, its_depth) end })
         return step
     end, SCRIPT, seed, n, depth)
-    pool[math.random(POOL)] = state
+    slots[math.random(SLOTS)] = state
     return function()
         state:call(seed, n, depth)
         state:tcall(MAX_WAIT, seed, n + 1, depth)

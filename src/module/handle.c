@@ -59,6 +59,8 @@ static void finalize(struct handle *h)
         return;
     drop_ownership(h);
     h->record = NULL;
+    if (h->last != NULL)
+        record_release(&h->last->record);
     record_release(r);
 }
 

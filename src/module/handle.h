@@ -23,8 +23,8 @@ struct handle {
     struct record *record;   /* has a reference; NULL: finalized, or none yet */
     struct account *account; /* of the host; stays as long as its handles */
     int kilobytes;           /* what the object weighs on the host through this handle */
-    unsigned last;           /* of a pool: the place of the member that it was used for last */
     bool owns;               /* has an owner's share of the object */
+    struct state *last;      /* of a pool: the member that it was used for last, with a reference */
 };
 
 enum { HANDLE_UPVALUES = 4 };
@@ -114,14 +114,21 @@ static inline struct handle *handle_check_any(lua_State *L, const struct record_
     return h;
 }
 
-/* Its record, which may be closed. [-0, +0, v] */
-static inline struct record *handle_check(lua_State *L, const struct record_kind *kind,
-                                          const char *method)
+/* The same, in use; its record may be closed. [-0, +0, v] */
+static inline struct handle *handle_check_used(lua_State *L, const struct record_kind *kind,
+                                               const char *method)
 {
     struct handle *h = handle_check_any(L, kind, method);
     if (__builtin_expect(h->record == NULL, 0))
         handle_raise_finalized(L);
-    return h->record;
+    return h;
+}
+
+/* Its record. [-0, +0, v] */
+static inline struct record *handle_check(lua_State *L, const struct record_kind *kind,
+                                          const char *method)
+{
+    return handle_check_used(L, kind, method)->record;
 }
 
 /* Raises that it is closed. [-0, +0, v] */

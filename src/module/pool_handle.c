@@ -25,8 +25,9 @@ static struct pool *check_open(lua_State *L, const char *method)
  * Makes the member that is missing, and begins a stay there. On top of the stack is an empty
  * handle, which keeps what failed.
  */
-static void make_member(lua_State *L, struct pool *p, struct stay *stay, unsigned place)
+static void make_member(lua_State *L, struct handle *h, struct stay *stay, unsigned place)
 {
+    struct pool *p = pool_of_record(h->record);
     struct thread *self = thread_self();
     struct handle *keeper = lua_touserdata(L, -1);
     struct setup s;
@@ -34,47 +35,71 @@ static void make_member(lua_State *L, struct pool *p, struct stay *stay, unsigne
         handle_set_made(keeper, &s, false);
         s.failure == SETUP_WELL ? handle_raise_closed(L, &p->record) : setup_raise(&s);
     }
-    record_release(&s.state->record);
+    if (h->last != NULL)
+        record_release(&h->last->record);
+    h->last = s.state;
     if (stay_begun(stay, s.state, self) != ENTRY_ENTERED)
         call_raise_refusal(L, &p->record, ENTRY_NO_MEMORY);
 }
 
-/* Begins a stay in a member; makes one where there has to be one more. Waits if `in_time`, then
- * until `deadline`. */
-static enum entry begin(lua_State *L, struct pool *p, struct call *c, bool in_time,
-                        const struct timespec *deadline)
+/* Waits if `in_time`, then until `deadline`. */
+static inline enum entry try_to_begin(struct handle *h, struct call *c, bool in_time,
+                                      const struct timespec *deadline)
 {
+    struct pool *p = pool_of_record(h->record);
     struct thread *self = thread_self();
-    unsigned *last = &((struct handle *)lua_touserdata(L, 1))->last;
+    return in_time ? pool_begin_wait(p, &c->stay, self, &h->last, deadline)
+                   : pool_begin(p, &c->stay, self, &h->last);
+}
+
+/* Makes members, and tries again, as long as there has to be one more. */
+static enum entry __attribute__((noinline))
+make_and_begin(lua_State *L, struct handle *h, struct call *c, bool in_time,
+               const struct timespec *deadline)
+{
+    enum entry entry;
     unsigned place;
-    for (;;) {
-        enum entry entry = in_time ? pool_begin_wait(p, &c->stay, self, last, deadline)
-                                   : pool_begin(p, &c->stay, self, last);
-        if (__builtin_expect(entry != ENTRY_VACANT, 1))
-            return entry;
+    do {
         luaL_checkstack(L, LUA_MINSTACK, NULL);
         handle_new(L, &state_kind);
-        if (pool_claim(p, &place)) {
-            *last = place;
-            make_member(L, p, &c->stay, place);
-            return ENTRY_ENTERED;
-        }
+        bool has_room = pool_claim(pool_of_record(h->record), &place);
+        if (has_room)
+            make_member(L, h, &c->stay, place);
         lua_settop(L, c->last);
-    }
+        entry = has_room ? ENTRY_ENTERED : try_to_begin(h, c, in_time, deadline);
+    } while (entry == ENTRY_VACANT);
+    return entry;
+}
+
+/* Begins a stay in a member; makes one where there has to be one more. */
+static inline enum entry begin(lua_State *L, struct handle *h, struct call *c, bool in_time,
+                               const struct timespec *deadline)
+{
+    enum entry entry = try_to_begin(h, c, in_time, deadline);
+    if (__builtin_expect(entry == ENTRY_VACANT, 0))
+        return make_and_begin(L, h, c, in_time, deadline);
+    return entry;
+}
+
+static struct handle *check_handle(lua_State *L, const char *method)
+{
+    return handle_check_used(L, &pool_kind, method);
 }
 
 static inline int call(lua_State *L)
 {
-    struct pool *p = check_pool(L, "call");
+    struct handle *h = check_handle(L, "call");
     struct call c;
     call_prepare(&c, L, 2, "call");
-    enum entry entry = begin(L, p, &c, false, NULL);
-    if (__builtin_expect(stay_has_begun(entry), 1))
-        return call_begun(&c, entry);
+    enum entry entry = begin(L, h, &c, false, NULL);
+    if (__builtin_expect(entry == ENTRY_ENTERED, 1))
+        return call_entered(&c);
+    if (entry == ENTRY_NESTED)
+        return call_nested(&c);
     if (entry == ENTRY_BUSY)
-        return handle_raise_busy(L, &p->record,
+        return handle_raise_busy(L, h->record,
                                  ERROR_CONCURRENT_ACCESS ": all members of pool %s are busy");
-    return call_raise_refusal(L, &p->record, entry);
+    return call_raise_refusal(L, h->record, entry);
 }
 
 static int method_call(lua_State *L)
@@ -90,18 +115,18 @@ static int meta_call(lua_State *L)
 
 static int method_tcall(lua_State *L)
 {
-    struct pool *p = check_pool(L, "tcall");
+    struct handle *h = check_handle(L, "tcall");
     double timeout = handle_check_timeout(L, "tcall");
     struct timespec t;
     struct call c;
     call_prepare(&c, L, 3, "tcall");
-    enum entry entry = begin(L, p, &c, timeout > 0, handle_deadline(timeout, &t));
+    enum entry entry = begin(L, h, &c, timeout > 0, handle_deadline(timeout, &t));
     if (entry == ENTRY_BUSY) {
         lua_pushboolean(L, 0);
         return 1;
     }
     if (!stay_has_begun(entry))
-        return call_raise_refusal(L, &p->record, entry);
+        return call_raise_refusal(L, h->record, entry);
     return handle_return_true(L, call_begun(&c, entry));
 }
 

@@ -125,11 +125,11 @@ int call_raise_refusal(lua_State *host, const struct record *r, enum entry entry
  * a copy of the callback, and one to spare. */
 enum { SPARE_SLOTS = LUA_MINSTACK - STATE_SLOTS - 2 };
 
-/* Members have no names. */
+/* Members have no names. Nested, it stays. */
 static void note_member(struct call *c)
 {
     struct state *s = c->stay.state;
-    if (s->member == NULL)
+    if (s->member == NULL || c->stay.kind == STAY_NESTED)
         return;
     c->subject = call_subject(s);
     c->member.id = s->record.id;
@@ -153,9 +153,14 @@ static void end(struct call *c)
         interpreter_rest(c->stay.state, call_on_error, true);
     else
         lua_settop(c->target, STATE_SLOTS);
-    if (__builtin_expect(c->stay.kind == STAY_SPECIAL, 0))
-        note_member(c);
     stay_end(&c->stay);
+}
+
+/* The same where there may be something to say of the state after it. */
+static void end_noted(struct call *c)
+{
+    note_member(c);
+    end(c);
 }
 
 static int collect(lua_State *target)
@@ -174,12 +179,12 @@ static void end_failed(struct call *c, int status)
         c->most = INT_MAX;
         if (status == LUA_ERRMEM) {
             if (c->stay.state->member != NULL)
-                c->stay.state->member->ran_into_limit = true;
+                pool_note_limit(c->stay.state->member);
             lua_pushcfunction(c->target, collect);
             lua_pcall(c->target, 0, 0, 0);
         }
     }
-    end(c);
+    end_noted(c);
 }
 
 /* What kept arguments from crossing; an error of the host's has its object on top. */
@@ -248,7 +253,7 @@ static int __attribute__((noinline)) return_objects(struct call *c)
     struct parcel parcel;
     struct refusal r;
     enum crossing crossing = pack(c, &parcel, c->target, c->base + 1, &r);
-    end(c);
+    end_noted(c);
     return crossing == CROSSING_DONE ? return_packed(c, &parcel)
                                      : raise_crossing_result(c, crossing, &r);
 }
@@ -295,7 +300,7 @@ static int return_results(struct call *c)
     int count = lua_gettop(c->target) - c->base;
     c->most = count > c->most ? count : c->most;
     if (count > SPARE_SLOTS && !make_room(c, count)) {
-        end(c);
+        end_noted(c);
         if (count < LUA_INSIDE_MANY_VALUES)
             return call_raise(c->host, subject(c), LUA_ERRMEM);
         return raise_result(c, "returned %d values: too many for the stack", count);

@@ -103,6 +103,7 @@ void pool_shut(struct pool *p, struct thread *self)
     ownership_queue_lock(&p->queue);
     struct plan *plan = p->plan;
     p->plan = NULL;
+    ownership_queue_set_full(&p->queue, false);
     atomic_store_explicit(&p->closed, true, memory_order_relaxed);
     ownership_wake_all(&p->queue);
     ownership_queue_unlock(&p->queue);
@@ -271,16 +272,29 @@ static void give_back(struct pool *p, unsigned place, bool existed)
         p->places[place].making = false;
     if (!existed)
         note_gone(p);
+    ownership_queue_set_full(&p->queue, false);
     ownership_wake_all(&p->queue);
     ownership_queue_unlock(&p->queue);
 }
 
+/* So much of what a member may do before it is replaced that those of a pool do not go together:
+ * from all of it for the first place down to three quarters for the last. */
+static uint64_t share(uint64_t most, const struct member *m)
+{
+    uint64_t quarter = most / 4;
+    unsigned size = m->pool->options.size;
+    return most - quarter / size * m->place - quarter % size * m->place / size;
+}
+
 static struct member *member_new(struct pool *p, unsigned place, uint64_t generation)
 {
+    const struct pool_options *o = &p->options;
     struct member *m = malloc(sizeof *m);
     if (m == NULL)
         return NULL;
     *m = (struct member){.pool = p, .place = place, .generation = generation, .since = clock_now()};
+    if (o->recycle_milliseconds == UINT64_MAX && o->recycle_bytes == UINT64_MAX)
+        atomic_init(&m->judged_from, share(o->recycle_calls, m));
     record_retain(&p->record);
     return m;
 }
@@ -291,6 +305,7 @@ static void put_in(struct pool *p, struct state *s)
     record_retain(&s->record);
     p->places[s->member->place].making = false;
     atomic_store_explicit(&p->places[s->member->place].member, s, memory_order_release);
+    ownership_queue_set_full(&p->queue, false);
     p->made++;
 }
 
@@ -382,28 +397,27 @@ static void make_unseen(struct pool *p, struct thread *self, unsigned place)
 
 /* ---- callers ---- */
 
-/* Enters the first idle member from `*last` on, which it sets; NULL: there is none, and `*nested`
- * is one that the thread is inside of, if there is. */
-static struct state *enter_idle(struct pool *p, uint64_t number, unsigned *last,
+/* Enters the first idle member, from where `last` is on; NULL: there is none, and `*nested` is one
+ * that the thread is inside of, if there is. */
+static struct state *enter_idle(struct pool *p, uint64_t number, const struct state *last,
                                 struct state **nested)
 {
-    unsigned place = *last < p->options.size ? *last : 0;
+    unsigned place = last != NULL ? last->member->place : 0;
     for (unsigned left = p->options.size; left > 0; left--) {
-        struct state *s = look_at(p, place);
+        if (place >= p->options.size)
+            place = 0;
+        struct state *s = look_at(p, place++);
         enum entry entry = s != NULL ? ownership_enter(&s->ownership, number) : ENTRY_CLOSED;
-        if (entry == ENTRY_ENTERED) {
-            *last = place;
+        if (entry == ENTRY_ENTERED)
             return s;
-        }
         if (entry == ENTRY_NESTED && *nested == NULL)
             *nested = s;
-        place = place + 1 < p->options.size ? place + 1 : 0;
     }
     return NULL;
 }
 
 /* What is entered stays, since the thread is inside. */
-static struct state *enter_safely(struct pool *p, struct thread *self, unsigned *last,
+static struct state *enter_safely(struct pool *p, struct thread *self, const struct state *last,
                                   struct state **nested)
 {
     struct state *s;
@@ -435,32 +449,45 @@ static enum entry take_any(struct pool *p, uint64_t number, struct ownership **e
     }
     if (p->plan == NULL)
         return ENTRY_CLOSED;
+    ownership_queue_set_full(&p->queue, !is_vacant);
     return is_vacant ? ENTRY_VACANT : ENTRY_BUSY;
 }
 
-static enum entry begin_in(struct ownership *entered, struct stay *stay, struct thread *self,
-                           unsigned *last)
+/* The thread has entered it. */
+static enum entry begin_in(struct state *s, struct stay *stay, struct thread *self,
+                           struct state **last)
 {
-    struct state *s = (void *)((char *)entered - offsetof(struct state, ownership));
-    *last = s->member->place;
+    struct state *before = *last;
+    if (before != s) {
+        record_retain(&s->record);
+        *last = s;
+        if (before != NULL)
+            record_release(&before->record);
+    }
     return stay_begun(stay, s, self);
 }
 
-/* A member may have become idle behind the first look's back. */
-enum entry pool_begin(struct pool *p, struct stay *stay, struct thread *self, unsigned *last)
+static struct state *state_of(struct ownership *entered)
+{
+    return (void *)((char *)entered - offsetof(struct state, ownership));
+}
+
+/* Looks twice, since a member may become idle behind the first look's back. */
+enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *self,
+                             struct state **last)
 {
     struct state *nested = NULL;
     struct ownership *entered;
-    if (!thread_may_nest(self))
-        return ENTRY_TOO_DEEP;
-    struct state *s = enter_safely(p, self, last, &nested);
-    if (__builtin_expect(s != NULL, 1))
-        return stay_begun(stay, s, self);
+    if (self->place->innermost == NULL && ownership_queue_is_full(&p->queue))
+        return ENTRY_BUSY;
+    struct state *s = enter_safely(p, self, *last, &nested);
+    if (s != NULL)
+        return begin_in(s, stay, self, last);
     ownership_queue_lock(&p->queue);
     enum entry entry = take_any(p, self->number, &entered);
     ownership_queue_unlock(&p->queue);
     if (entry == ENTRY_ENTERED)
-        return begin_in(entered, stay, self, last);
+        return begin_in(state_of(entered), stay, self, last);
     if (entry == ENTRY_BUSY && nested != NULL)
         return stay_not_begun(stay, nested, self, ENTRY_NESTED);
     return entry;
@@ -478,8 +505,8 @@ static enum entry take_any_of_set(struct ownership_set *set, uint64_t number,
     return take_any(((struct pool_waiter *)set)->pool, number, entered);
 }
 
-enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self, unsigned *last,
-                           const struct timespec *deadline)
+enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self,
+                           struct state **last, const struct timespec *deadline)
 {
     enum entry entry = pool_begin(p, stay, self, last);
     if (entry != ENTRY_BUSY)
@@ -487,19 +514,10 @@ enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *sel
     struct pool_waiter w = {{&p->queue, take_any_of_set}, p};
     struct ownership *entered;
     entry = ownership_enter_any_wait(&w.set, self->number, deadline, &entered);
-    return entry == ENTRY_ENTERED ? begin_in(entered, stay, self, last) : entry;
+    return entry == ENTRY_ENTERED ? begin_in(state_of(entered), stay, self, last) : entry;
 }
 
 /* ---- replacing members ---- */
-
-/* So much of what a member may do before it is replaced that those of a pool do not go together:
- * from all of it for the first place down to three quarters for the last. */
-static uint64_t share(uint64_t most, const struct member *m)
-{
-    uint64_t quarter = most / 4;
-    unsigned size = m->pool->options.size;
-    return most - quarter / size * m->place - quarter % size * m->place / size;
-}
 
 static bool is_too_old(const struct member *m)
 {
@@ -559,7 +577,7 @@ static void replace(struct state *s, struct thread *self, enum pool_retired why)
 }
 
 /* The same, or only leaves it. */
-static void leave_or_replace(struct state *s, struct thread *self)
+static void __attribute__((noinline)) leave_or_replace(struct state *s, struct thread *self)
 {
     enum pool_retired why = judge(s);
     if (__builtin_expect(why == POOL_RETIRED_NOT, 1))
@@ -568,11 +586,26 @@ static void leave_or_replace(struct state *s, struct thread *self)
         replace(s, self, why);
 }
 
+static void judge_soon(struct member *m)
+{
+    atomic_store_explicit(&m->judged_from, 0, memory_order_relaxed);
+}
+
+void pool_note_limit(struct member *m)
+{
+    m->ran_into_limit = true;
+    judge_soon(m);
+}
+
 void pool_end_stay(struct stay *stay)
 {
-    stay->state->member->calls++;
+    struct member *m = stay->state->member;
     stay_unlink(stay);
-    leave_or_replace(stay->state, stay->self);
+    if (__builtin_expect(++m->calls < atomic_load_explicit(&m->judged_from, memory_order_relaxed),
+                         1))
+        stay_leave_state(stay->state, stay->self);
+    else
+        leave_or_replace(stay->state, stay->self);
 }
 
 /* ---- reload ---- */
@@ -653,6 +686,9 @@ bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thre
         old = p->plan;
         p->plan = plan;
         atomic_store_explicit(&p->generation, s->member->generation, memory_order_relaxed);
+        for (unsigned i = 0; i < p->options.size; i++)
+            if (look_at(p, i) != NULL)
+                judge_soon(look_at(p, i)->member);
     }
     ownership_queue_unlock(&p->queue);
     swap_in(p, s, self);

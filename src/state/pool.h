@@ -1,10 +1,11 @@
 /*
  * Pools: an array of places, each with a member, a state made by the pool's plan.
  *
- * A caller enters the first idle member that it meets: it begins at the place that it used last,
- * looks at each word, and swaps where it is idle. That takes no lock and writes nothing but the
- * word of the member. What it meets is kept in place by a grace period, as in look-ups: a member
- * that leaves its place loses the pool's reference after that.
+ * A caller enters the first idle member that it meets: the one that it used last, for which it has
+ * a reference, then from that place on; it looks at each word, and swaps where it is idle. That
+ * takes no lock and writes nothing but the word of the member. What it meets is kept in place by a
+ * grace period, as in look-ups: a member that leaves its place loses the pool's reference after
+ * that. One that has left its place is closed, and so is its word.
  *
  * Members share the pool's queue (ownership.h), so a caller can wait for any of them. All else is
  * guarded by the lock of that queue, under which no Lua code runs and nothing is made or closed.
@@ -56,6 +57,9 @@ struct member {
     uint64_t calls;
     struct timespec since;
     bool ran_into_limit;
+    /* From so many calls on it is judged. Read, and set to 0, by the thread inside; set to 0 by a
+     * reload, too, under the lock; relaxed, for it guards nothing. */
+    _Atomic uint64_t judged_from;
 };
 
 struct pool_place {
@@ -73,7 +77,7 @@ struct pool {
     uint64_t reloads; /* that have begun; each has its number */
     uint64_t made, retired[POOL_RETIRED_COUNT];
     _Atomic uint64_t generation; /* the reload that `plan` came by, or 0; written under the lock,
-                                    and read, relaxed, by those who leave a member, too */
+                                    and read, relaxed, by those who judge a member, too */
     _Atomic bool closed;
     struct pool_options options; /* these do not change */
     struct record record;
@@ -102,16 +106,30 @@ static inline bool pool_is_closed(struct pool *p)
     return atomic_load_explicit(&p->closed, memory_order_relaxed);
 }
 
+/* The same as pool_begin for a thread that may nest, from the place of `*last` on. */
+enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *self,
+                             struct state **last);
+
 /*
- * Begins a stay in an idle member, the one at `*last` first, and sets `*last`. ENTRY_VACANT: all
- * are busy, but one more may be made. ENTRY_NESTED: it has begun in one that the thread is inside
- * of. Never waits.
+ * Begins a stay in an idle member, `*last` first, and sets `*last`, which has a reference, or is
+ * NULL. ENTRY_VACANT: all are busy, but one more may be made. ENTRY_NESTED: it has begun in one
+ * that the thread is inside of. Never waits.
  */
-enum entry pool_begin(struct pool *p, struct stay *stay, struct thread *self, unsigned *last);
+static inline enum entry pool_begin(struct pool *p, struct stay *stay, struct thread *self,
+                                    struct state **last)
+{
+    struct state *s = *last;
+    if (__builtin_expect(!thread_may_nest(self), 0))
+        return ENTRY_TOO_DEEP;
+    if (__builtin_expect(s != NULL, 1) &&
+        __builtin_expect(ownership_enter(&s->ownership, self->number) == ENTRY_ENTERED, 1))
+        return stay_begun(stay, s, self);
+    return pool_begin_in_any(p, stay, self, last);
+}
 
 /* The same, but waits when all are busy: until `deadline`, or for ever when that is NULL. */
-enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self, unsigned *last,
-                           const struct timespec *deadline);
+enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self,
+                           struct state **last, const struct timespec *deadline);
 
 /* Takes a vacant place, where the caller then has to make a member. False: there is none. */
 bool pool_claim(struct pool *p, unsigned *place);
@@ -121,6 +139,9 @@ bool pool_claim(struct pool *p, unsigned *place);
  * reference more, the caller's. [-0, +(0|1), -] on the host, if any */
 bool pool_make(struct pool *p, struct setup *s, lua_State *host, struct thread *self,
                unsigned place);
+
+/* The thread inside: the member has run into a limit. */
+void pool_note_limit(struct member *m);
 
 /* The thread steps out of an outermost stay in a member; it may replace it. */
 void pool_end_stay(struct stay *stay);

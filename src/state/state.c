@@ -57,6 +57,7 @@ struct state *state_new(struct thread *self, const struct state_options *o)
     record_retain(&s->record); /* the interpreter's */
     s->around = NULL;
     s->time_limit = o->time_limit;
+    s->is_special = o->time_limit != 0 || o->member != NULL;
     s->allows_hooks = 1;
     s->queued_to_close = false;
     s->finalized = NULL;

@@ -34,6 +34,7 @@ struct state {
     struct state *around;  /* what the thread inside is inside of besides; its handler's, too */
     struct member *member; /* of a pool (pool.h); NULL: of none */
     uint32_t time_limit;   /* of a stay, in milliseconds; 0: none */
+    bool is_special;       /* it has a time limit, or is a member */
     unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
     struct state *next_closing; /* these three are for the thread that closes it */
     bool queued_to_close;

@@ -47,27 +47,28 @@ static void end_nested(struct stay *s)
 /* False: no memory to see to the limit. */
 static bool begin_limited(struct stay *s)
 {
-    s->limited = NULL;
     if (s->state->time_limit == 0)
         return true;
     s->limited = time_limit_begin(s->self, s->state->time_limit);
     return s->limited != NULL;
 }
 
-static void end_limited(struct stay *s)
+static void end_time_limit(struct stay *s)
 {
-    if (s->kind != STAY_SPECIAL || s->limited == NULL)
-        return;
     if (s->state->member != NULL && time_limit_has_struck(s->limited))
-        s->state->member->ran_into_limit = true;
+        pool_note_limit(s->state->member);
     time_limit_end(s->self, s->limited);
+}
+
+static inline void end_limited(struct stay *s)
+{
+    if (__builtin_expect(s->state->time_limit != 0, 0))
+        end_time_limit(s);
 }
 
 /* What a linked stay begins with besides. False: as before. */
 static bool begin_specially(struct stay *s)
 {
-    if (s->state->time_limit != 0 || s->state->member != NULL)
-        s->kind = STAY_SPECIAL;
     if (!begin_limited(s))
         return false;
     if (interrupt_is_pending(&s->state->interrupt))
@@ -87,10 +88,12 @@ enum entry stay_begun_specially(struct stay *s)
 
 void stay_end_specially(struct stay *s)
 {
-    end_limited(s);
-    if (s->kind == STAY_NESTED)
+    if (s->kind == STAY_NESTED) {
         end_nested(s);
-    else if (s->state->member != NULL)
+        return;
+    }
+    end_limited(s);
+    if (s->state->member != NULL)
         pool_end_stay(s);
     else
         stay_leave(s);

@@ -26,7 +26,7 @@ struct stay {
     struct state *state;
     struct thread *self;
     enum stay_kind kind;
-    struct limited_stay *limited; /* STAY_SPECIAL; NULL: it has no limit */
+    struct limited_stay *limited; /* in a state with a time limit */
     unsigned char allowed_hooks;  /* nested: these two belong to the code that made the call */
     lua_State *ran_before;
 };
@@ -36,7 +36,7 @@ static inline void stay_link(struct stay *s, struct state *state, struct thread 
 {
     s->state = state;
     s->self = self;
-    s->kind = STAY_OUTERMOST;
+    s->kind = state->is_special ? STAY_SPECIAL : STAY_OUTERMOST;
     state->around = self->place->innermost;
     atomic_signal_fence(memory_order_release);
     self->place->innermost = state;
@@ -53,9 +53,8 @@ static inline void stay_unlink(struct stay *s)
     s->self->depth--;
 }
 
-/* One with a time limit, in a member, or in which something is to strike. ENTRY_NO_MEMORY: it has
- * ended again.
- */
+/* One with a time limit, or in which something is to strike. ENTRY_NO_MEMORY: it has ended
+ * again. */
 enum entry stay_begun_specially(struct stay *s);
 
 /* After entering an idle state. */
@@ -63,10 +62,10 @@ static inline __attribute__((always_inline)) enum entry
 stay_begun(struct stay *s, struct state *state, struct thread *self)
 {
     stay_link(s, state, self);
-    uint32_t is_special = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
+    uint32_t is_watched = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
                           (uint32_t)atomic_load_explicit(&self->place->late, memory_order_relaxed) |
                           state->time_limit;
-    if (__builtin_expect(is_special != 0 || state->member != NULL, 0))
+    if (__builtin_expect(is_watched != 0, 0))
         return stay_begun_specially(s);
     PROBE_STATE(call_enter, state);
     return ENTRY_ENTERED;

@@ -25,6 +25,7 @@ bool ownership_queue_init(struct ownership_queue *q)
 {
     q->first = q->last = NULL;
     q->forks = thread_forks();
+    atomic_init(&q->full, false);
     return pthread_mutex_init(&q->lock, NULL) == 0;
 }
 
@@ -237,6 +238,7 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number)
     bool hand_over = first && clock_elapsed_ns(&first->since, &now) >= OWNERSHIP_FAIR_NS;
     uint64_t word = number | OWNERSHIP_WAITED;
     uint64_t after;
+    ownership_queue_set_full(o->queue, false);
     do {
         after = word_after(first, hand_over, word);
     } while (!atomic_compare_exchange_weak_explicit(&o->word, &word, after,

@@ -76,6 +76,12 @@ struct ownership_queue {
     struct waiter *first; /* longest waiting first */
     struct waiter *last;
     unsigned forks; /* of thread_forks, when lock and queue were made; guarded by a lock of all */
+    /*
+     * All words were flagged, and none has been left since. Written under the lock, false before
+     * the word that is left is idle; so whoever knows of an idle one reads false, and relaxed will
+     * do: in the order of this object, or after the release and acquire by which it knows.
+     */
+    atomic_bool full;
 };
 
 struct ownership {
@@ -106,6 +112,18 @@ void ownership_queue_unlock(struct ownership_queue *q);
 
 /* Under the lock: all who wait look again. */
 void ownership_wake_all(struct ownership_queue *q);
+
+/* Under the lock: what take_or_flag has done with all words still holds; or may not any more. */
+static inline void ownership_queue_set_full(struct ownership_queue *q, bool full)
+{
+    atomic_store_explicit(&q->full, full, memory_order_relaxed);
+}
+
+/* Any thread: whether all words are busy, for all that one can know without a look at each. */
+static inline bool ownership_queue_is_full(struct ownership_queue *q)
+{
+    return atomic_load_explicit(&q->full, memory_order_relaxed);
+}
 
 /* Under the lock: how many wait. */
 int ownership_count_waiting(const struct ownership_queue *q);

@@ -74,6 +74,32 @@ static void a_thread_that_dies_inside_a_state_leaves_only_that_one_busy(void)
     lua_close(L);
 }
 
+static void a_thread_that_dies_inside_a_member_leaves_the_others_to_the_pool(void)
+{
+    lua_State *L = open_lua("die", open_die);
+    pthread_t thread;
+    struct job job;
+    run(L, "mt = require('mtstates')\n"
+           "pool = mt.newpool({ name = 'deadly', size = 2 }, function()\n"
+           "  return function(what) if what == 'die' then require('die')() end return 'fine' end\n"
+           "end)\n");
+    start(&thread, &job, "require('mtstates').pool('deadly'):call('die')");
+    pthread_join(thread, NULL);
+    lua_close(job.L);
+    run(L, "for _ = 1, 3 do\n"
+           "  for _ = 1, 3 do assert(pool:call() == 'fine') end\n"
+           "  assert(select(2, pool:tcall(math.huge)) == 'fine')\n"
+           "  local stats = pool:stats()\n"
+           "  assert(stats.busy == 1 and stats.idle == 1 and stats.waiting == 0)\n"
+           "  local reached, missed = pool:broadcast(0.01)\n"
+           "  assert(reached == 1 and missed == 1)\n"
+           "  pool:interrupt()\n"
+           "  pool:reload()\n"
+           "end\n"
+           "assert(pool:close(0.01) == false)\n");
+    lua_close(L);
+}
+
 static void a_thread_that_dies_in_a_finalizer_closes_the_others_it_was_to_close(void)
 {
     lua_State *L = open_lua("die", open_die);
@@ -160,6 +186,7 @@ int main(void)
 {
     a_thread_that_dies_inside_a_state_leaves_only_that_one_busy();
     a_thread_that_is_cancelled_inside_a_state_leaves_only_that_one_busy();
+    a_thread_that_dies_inside_a_member_leaves_the_others_to_the_pool();
     a_thread_that_dies_in_a_finalizer_closes_the_others_it_was_to_close();
     a_maker_that_dies_in_setup_makes_room_for_the_next();
     return 0;

@@ -1,8 +1,8 @@
 /*
  * Everything at random. For a given time each of several threads, with a Lua state of its own, runs
- * soak.lua: it makes states, calls them, looks them up, interrupts, closes and drops them, and so
- * do the states. Threads end and others take their place; some leave their Lua state, with all
- * handles, to be closed by another thread.
+ * soak.lua: it makes states and pools, calls them, looks them up, interrupts, reloads, closes and
+ * drops them, and so do the states. Threads end and others take their place; some leave their Lua
+ * state, with all handles, to be closed by another thread.
  *
  *     test_soak [--seconds N] [--threads T] [--seed S]
  *
@@ -13,7 +13,7 @@
  *   - Values come back as they were sent, and errors are those that soak.lua expects.
  * At the end:
  *   - Calls as the states have counted them are as many as the callers have counted.
- *   - No state lives, and none is found by its id or name.
+ *   - No state lives, none is found by its id or name, and no pool by its name.
  *   - The module has no byte and the process no file descriptor more than at the start.
  *
  * The seed decides what each thread does; which thread is first, the system decides.
@@ -297,6 +297,26 @@ static int soak_call(lua_State *L)
     return lua_gettop(L);
 }
 
+/*
+ * broadcast(pool, timeout, ...): `true`, or `false, message`, of pool:broadcast(timeout, ...),
+ * which runs the callback as often as it says.
+ */
+static int soak_broadcast(lua_State *L)
+{
+    unsigned ticket = 0;
+    lua_pushlightuserdata(L, &ticket);
+    lua_insert(L, 3);
+    lua_getfield(L, 1, "broadcast");
+    lua_insert(L, 1);
+    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+    atomic_fetch_add(&calls_counted_outside, ticket);
+    if (status == LUA_OK)
+        CHECK(lua_tointeger(L, 1) == (lua_Integer)ticket);
+    lua_pushboolean(L, status == LUA_OK);
+    lua_insert(L, 1);
+    return status == LUA_OK ? 1 : 2;
+}
+
 static int soak_post(lua_State *L)
 {
     atomic_store(&posts[luaL_checkinteger(L, 1) - 1], luaL_checkinteger(L, 2));
@@ -317,10 +337,19 @@ static int soak_crowded(lua_State *L)
 
 static int soak_begin(lua_State *L)
 {
-    static const char *const steps[] = {"call",      "close", "collect", "compute", "drop",
-                                        "finalize",  "find",  "give_up", "inspect", "interrupt",
-                                        "linger",    "make",  "open",    "own",     "recurse",
-                                        "singleton", NULL};
+    static const char *const steps[] = {"broadcast",   "call",
+                                        "call_pool",   "close",
+                                        "close_pool",  "collect",
+                                        "compute",     "drop",
+                                        "drop_pool",   "finalize",
+                                        "find",        "give_up",
+                                        "inspect",     "inspect_pool",
+                                        "interrupt",   "interrupt_pool",
+                                        "linger",      "make",
+                                        "make_pool",   "open",
+                                        "own",         "recurse",
+                                        "reload",      "singleton",
+                                        "take_member", NULL};
     begin(steps[luaL_checkoption(L, 1, NULL, steps)]);
     return 0;
 }
@@ -364,17 +393,10 @@ static int soak_expect(lua_State *L)
 static int open_soak(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"begin", soak_begin},
-        {"born", soak_born},
-        {"call", soak_call},
-        {"crowded", soak_crowded},
-        {"expect", soak_expect},
-        {"fail", soak_fail},
-        {"inside", soak_inside},
-        {"post", soak_post},
-        {"posted", soak_posted},
-        {"running", soak_running},
-        {NULL, NULL},
+        {"begin", soak_begin},   {"born", soak_born},       {"broadcast", soak_broadcast},
+        {"call", soak_call},     {"crowded", soak_crowded}, {"expect", soak_expect},
+        {"fail", soak_fail},     {"inside", soak_inside},   {"post", soak_post},
+        {"posted", soak_posted}, {"running", soak_running}, {NULL, NULL},
     };
     static const struct {
         const char *name;
@@ -450,6 +472,8 @@ static void check_nobody_is_found(void)
         snprintf(name, sizeof name, i <= NAMES ? "name %d" : "singleton %d",
                  i <= NAMES ? i : i - NAMES);
         CHECK(registry_find_name(&registry_states, name, strlen(name), &found) == REGISTRY_UNKNOWN);
+        snprintf(name, sizeof name, "pool %d", i);
+        CHECK(registry_find_name(&registry_pools, name, strlen(name), &found) == REGISTRY_UNKNOWN);
     }
 }
 

@@ -3,16 +3,17 @@
 --
 -- `rank` keeps states from owning each other in a ring, which would leak. A state passes its rank on
 -- to the states that it makes, and keeps only singletons of a higher one: the number in their name.
+-- All members of a pool are given the same, so no seed and no flavour.
 local code, seed, rank, flavour = ...
 local mt, soak, graphs = require("mtstates"), require("soak"), require("graphs")
 local math, string, coroutine, io = require("math"), require("string"), require("coroutine"), require("io")
 local random = math.random
 
-local HANDLES, FILES = 20, 4
+local HANDLES, POOLS, FILES = 20, 4, 4
 local DEEPEST = 3 -- states inside states that still do as they like
 local ANSWER, RECURSE = 50, 100 -- as a depth: only answer; call on and on until there is an error
 
-local handles, files = {}, {}
+local handles, pools, files = {}, {}, {}
 
 local function check(condition, what)
     if not condition then
@@ -52,20 +53,32 @@ local function pick()
     return random(3) > 1 and handles[i] or find()
 end
 
+-- The pool that this state is a member of, one of this program's own, or one of others.
+local function pick_pool()
+    local kind = random(4)
+    return kind == 1 and mt.pool() or kind < 4 and pools[random(POOLS)] or mt.pool("pool " .. random(POOLS))
+end
+
 -- ---- steps ----
 
 local step = {}
 
-local function make(name)
-    local setup = random(2) == 1 and code or assert(load(code))
-    local options = {
+local function random_options(name)
+    return {
         name = name,
         libs = random(4) == 1,
         -- Large: where memory runs out Lua drops finalizers, and with handles what they own (README.md).
         memory_limit = random(4) == 1 and 1e8 or nil,
         time_limit = random(4) == 1 and random(40) / 1000 or nil,
     }
-    return mt.newstate(options, setup, code, random(0), rank, random(16))
+end
+
+local function random_setup()
+    return random(2) == 1 and code or assert(load(code))
+end
+
+local function make(name)
+    return mt.newstate(random_options(name), random_setup(), code, random(0), rank, random(16))
 end
 
 function step.make()
@@ -137,6 +150,69 @@ function step.recurse()
     if random(50) == 1 then
         call(pick(), nil, RECURSE)
     end
+end
+
+function step.make_pool()
+    if soak.crowded() then
+        return
+    end
+    local options = random_options(random(2) == 1 and "pool " .. random(POOLS) or nil)
+    options.size = random(3)
+    options.min = random(options.size)
+    options.recycle = { calls = random(3) == 1 and random(20) or nil, bytes = random(9) == 1 and 60000 or nil,
+        seconds = random(9) == 1 and 0.01 or nil }
+    pools[random(POOLS)] = mt.newpool(options, random_setup(), code, false, rank)
+end
+
+function step.call_pool(depth)
+    call(pick_pool(), random_timeout(depth), depth + 1)
+end
+
+function step.broadcast(depth)
+    local timeout = random_timeout(depth) or 0
+    local ok, message = soak.broadcast(pick_pool(), timeout, depth + 1, random(0), random_value())
+    if not ok then
+        soak.expect(message)
+    end
+end
+
+function step.reload()
+    if random(2) == 1 then
+        pick_pool():reload()
+    else
+        pick_pool():reload(random_setup(), code, false, rank)
+    end
+end
+
+function step.interrupt_pool()
+    local kind = random(6)
+    local flag
+    if kind > 2 then
+        flag = kind == 3
+    end
+    pick_pool():interrupt(flag)
+end
+
+function step.close_pool(depth)
+    if random(4) == 1 then
+        pick_pool():close(random_timeout(depth) or 0)
+    end
+end
+
+function step.take_member()
+    local pool = pick_pool()
+    keep(pool:state(random(#pool)))
+end
+
+function step.inspect_pool()
+    local pool = pick_pool()
+    local stats = pool:stats()
+    check(stats.members <= stats.size and stats.idle + stats.busy == stats.members, "counts of a pool")
+    check(mt.pool(pool:id()) == pool, "a handle of the same pool is not equal")
+end
+
+function step.drop_pool()
+    pools[random(POOLS)] = nil
 end
 
 function step.interrupt()
@@ -242,7 +318,7 @@ function step.finalize()
     setmetatable({}, {
         __gc = function()
             local ok, message = pcall(function()
-                local handle = pick()
+                local handle = random(4) == 1 and pick_pool() or pick()
                 if random(8) == 1 then
                     handle:close()
                 else
@@ -283,6 +359,8 @@ end
 local steps = { -- some more often than others
     "call", "call", "call", "call", "call", "call", "call", "call", "make", "make", "make", "own",
     "singleton", "find", "recurse", "interrupt", "interrupt", "close", "drop", "give_up",
+    "make_pool", "call_pool", "call_pool", "call_pool", "call_pool", "broadcast", "reload", "interrupt_pool",
+    "close_pool", "take_member", "inspect_pool", "drop_pool",
     "inspect", "collect", "compute", "compute", "linger", "open", "finalize",
 }
 
@@ -326,7 +404,9 @@ local function act(depth, call_seed, payload)
     return payload
 end
 
-math.randomseed(seed)
+if seed then
+    math.randomseed(seed)
+end
 
 if not mt.id() then
     for _ = 1, random(soak.LIFE) do
@@ -339,6 +419,7 @@ if not mt.id() then
 end
 
 local life = soak.born(mt.id())
+flavour = flavour or random(16)
 if flavour == 1 then
     error("an error as wanted")
 elseif flavour == 2 then

@@ -119,6 +119,18 @@ describe("a pool", function()
         assert.same({ true, 1, "x" }, { pool:tcall(0, 1, "x") })
     end)
 
+    it("gives a member that it makes for a call what the call gives", function()
+        local pool <close> = pool_of({ size = 2, min = 1 }, function()
+            return function(inner, ...)
+                if inner then return inner:call(false, ...) end
+                return select("#", ...), ...
+            end
+        end)
+        local count, t = pool:state(1):call(mtstates.pool(pool:id()), { 1 }, "a")
+        assert.same({ 2, { 1 } }, { count, t })
+        assert.equal(2, pool:stats().members)
+    end)
+
     it("gives a thread the member that it used last", function()
         local pool <close> = pool_of({ size = 4 })
         local first = pool:call()
