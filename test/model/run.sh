@@ -114,6 +114,7 @@ for weakening in NO_TELL WAKE_THE_WOKEN; do
     rejected $weakening "-DTHREADS=4 -DWORDS=2 -DBLIND"
 done
 rejected NO_TELL "-DTHREADS=4 -DWORDS=2"
+rejected STAYS_FULL "-DTHREADS=2 -DWORDS=1"
 
 model=interrupt
 holds ""

@@ -8,6 +8,7 @@
  *   no two threads are inside one word at once;
  *   no thread touches the waiter of another thread once its memory is gone;
  *   no thread sleeps or waits for ever, so whoever waits without a limit gets in;
+ *   `is_full`, for which callers are refused without a look, is true only while all words are busy;
  *   nobody is overlooked: of each word that a sleeper may take, somebody knows that he has to look
  *   at it, or to see to the queue when he leaves it (BLIND does not look at this, so that weakened
  *   copies show that a thread sleeps for ever).
@@ -39,6 +40,7 @@ byte inside[WORDS + 1];             /* the thread that takes itself to be in it,
 byte lock;                          /* the thread that has it, or 0 */
 chan queue = [THREADS] of { byte }; /* the waiters by their threads, longest waiting first */
 byte begun;                         /* how many threads have begun */
+bool is_full;                       /* all words were flagged, and none was left since */
 
 /* The waiter of each thread. */
 bool on_stack[THREADS + 1]; /* it exists */
@@ -254,6 +256,10 @@ inline enter_wait()
 #endif
         take_or_flag_each();
         if
+        :: x == 0 && only[self] == 0 -> is_full = true
+        :: else
+        fi;
+        if
         :: x != 0 || !in_time -> break
         :: else
         fi;
@@ -291,19 +297,25 @@ inline enter_wait()
     }
 }
 
+inline set_idle()
+{
+    assert(!is_full);
+    word[x] = 0
+}
+
 /* Sets `next` to the waiter it has to signal, or 0. */
 inline hand_over()
 {
     find_first(x, false);
     if
     :: next != 0 -> queue??eval(next); handed[next] = x; word[x] = NAMES(next)
-    :: else -> word[x] = 0
+    :: else -> set_idle()
     fi
 }
 
 inline make_idle()
 {
-    word[x] = 0;
+    set_idle();
 #ifdef WEAK_WAKE_THE_WOKEN
     find_first(x, false);
 #else
@@ -319,6 +331,9 @@ inline leave_slowly()
 {
     atomic {
         mutex_lock();
+#ifndef WEAK_STAYS_FULL
+        is_full = false;
+#endif
         if
         :: hand_over()
         :: make_idle()
@@ -343,7 +358,7 @@ inline leave()
         assert(inside[x] == self);
         inside[x] = 0;
         if
-        :: word[x] == NAMES(self) -> word[x] = 0; x = 0
+        :: word[x] == NAMES(self) -> set_idle(); x = 0
         :: else
         fi
     }
