@@ -1,3 +1,4 @@
+-- luacheck: globals LAST OWN OWN_LAST
 local mtstates = require("mtstates")
 local support = require("support")
 local uv = require("luv")
@@ -494,6 +495,39 @@ describe("closing a pool", function()
         assert.is_true(pool:close(math.huge))
         assert.is_true((thread.join()))
         assert.is_true(pool:close())
+    end)
+
+    it("stands finalizers that use it, of members and of hosts", function()
+        local function with_finalizer()
+            local pool = require("mtstates").pool()
+            LAST = setmetatable({}, { __gc = function()
+                pcall(pool.call, pool)
+                pcall(pool.reload, pool)
+                pcall(pool.state, pool, 1)
+                pcall(pool.close, pool, 0.01)
+            end })
+            return function() end
+        end
+        local pool = pool_of({ size = 2, recycle = { calls = 1 } }, with_finalizer)
+        for _ = 1, 5 do -- each member is replaced when it was called, and its finalizer closes the pool
+            pcall(pool.call, pool)
+        end
+        assert.is_true(pool:close(math.huge))
+        local members = {}
+        local host <close> = mtstates.newstate(function(setup)
+            OWN = require("mtstates").newpool({ size = 2 }, setup)
+            OWN_LAST = setmetatable({}, { __gc = function()
+                pcall(OWN.call, OWN)
+            end })
+            return function(place) return OWN:state(place) end
+        end, with_finalizer)
+        for place = 1, 2 do
+            members[place] = host:call(place)
+        end
+        host:close()
+        for place = 1, 2 do
+            assert.matches("object_closed", support.error_of(members[place].call, members[place]))
+        end
     end)
 
     it("wakes who waits", function()
