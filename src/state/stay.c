@@ -62,7 +62,7 @@ static void end_time_limit(struct stay *s)
 
 static inline void end_limited(struct stay *s)
 {
-    if (__builtin_expect(s->state->time_limit != 0, 0))
+    if (__builtin_expect(s->state->time_limit != 0, 0) && s->limited != NULL)
         end_time_limit(s);
 }
 

@@ -26,7 +26,7 @@ struct stay {
     struct state *state;
     struct thread *self;
     enum stay_kind kind;
-    struct limited_stay *limited; /* in a state with a time limit */
+    struct limited_stay *limited; /* in a state with a time limit; NULL: no memory for it */
     unsigned char allowed_hooks;  /* nested: these two belong to the code that made the call */
     lua_State *ran_before;
 };
