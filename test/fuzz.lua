@@ -328,7 +328,7 @@ local function draw(inside)
     return function()
         local results = table.pack(f(table.unpack(arguments, 1, arguments.n)))
         for i = 1, math.min(results.n, 2) do
-            if mtstates.type(results[i]) then
+            if mtstates.type(results[i]):find("^mtstates%.") then
                 slots[slot] = results[i]
             end
         end

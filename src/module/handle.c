@@ -255,6 +255,12 @@ int handle_raise_busy(lua_State *L, const struct record *r, const char *format)
     return lua_error(L);
 }
 
+void handle_check_nesting(lua_State *L, const char *function)
+{
+    if (!thread_may_nest(thread_self()))
+        luaL_error(L, "C stack overflow: '%s' is called from too many states deep", function);
+}
+
 /* ---- what methods of both do ---- */
 
 double handle_check_timeout(lua_State *L, const char *method)

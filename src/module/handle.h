@@ -141,6 +141,9 @@ int handle_raise_closed(lua_State *L, const struct record *r);
  */
 int handle_raise_busy(lua_State *L, const struct record *r, const char *format);
 
+/* Raises an error where the thread cannot be inside of one more state. [-0, +0, v] */
+void handle_check_nesting(lua_State *L, const char *function);
+
 /* ---- methods ---- */
 
 /* The seconds at index 2. [-0, +0, v] */

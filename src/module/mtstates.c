@@ -249,12 +249,6 @@ static int raise_no_memory(lua_State *L, const struct recipe *r)
     return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", r->function);
 }
 
-static void check_nesting(lua_State *L, const char *function)
-{
-    if (!thread_may_nest(thread_self()))
-        luaL_error(L, "C stack overflow: '%s' is called from too many states deep", function);
-}
-
 /* The handle on top of the stack becomes that of what was made, or failed: an error may follow. */
 static void take_made(lua_State *L, int handle, const struct setup *s)
 {
@@ -268,7 +262,7 @@ static int module_newstate(lua_State *L)
 {
     struct recipe r = check_newstate(L);
     struct setup s;
-    check_nesting(L, r.function);
+    handle_check_nesting(L, r.function);
     setup_prepare(&s, L, &r);
     handle_new(L, &state_kind);
     int handle = lua_gettop(L);
@@ -277,17 +271,20 @@ static int module_newstate(lua_State *L)
     return s.failure == SETUP_WELL ? 1 + results : setup_raise(&s);
 }
 
-/* Makes a member for a new pool; `keeper` is an empty handle that keeps what failed. Returns the
- * kilobytes that it takes. */
-static int make_first(lua_State *L, struct pool *p, struct handle *keeper)
+/* Makes a member for a new pool, unless setups have filled it already; `keeper` is an empty handle
+ * that keeps what failed. Returns the kilobytes that it takes. */
+static int make_first(lua_State *L, struct pool *p, const struct recipe *r, struct handle *keeper)
 {
-    struct setup s;
+    struct setup s = {.host = L};
     unsigned place;
-    pool_claim(p, &place);
-    if (!pool_make(p, &s, L, thread_self(), place)) {
+    bool claimed = pool_claim(p, &place);
+    if (!claimed && !pool_is_closed(p))
+        return 0;
+    if (!claimed || !pool_make(p, &s, L, thread_self(), place)) {
         handle_set_made(keeper, &s, false);
         pool_shut(p, thread_self());
-        setup_raise(&s);
+        s.recipe = r;
+        s.failure == SETUP_WELL ? handle_raise_closed(L, &p->record) : setup_raise(&s);
     }
     stay_leave_state(s.state, thread_self());
     record_release(&s.state->record);
@@ -304,7 +301,7 @@ static int module_newpool(lua_State *L)
     struct recipe r = check_newpool(L, &o);
     struct setup s;
     int kilobytes = 0;
-    check_nesting(L, r.function);
+    handle_check_nesting(L, r.function);
     setup_prepare(&s, L, &r);
     struct handle *h = handle_new(L, &pool_kind);
     int handle = lua_gettop(L);
@@ -318,13 +315,15 @@ static int module_newpool(lua_State *L)
     }
     handle_set(h, &p->record, true);
     for (unsigned i = 0; i < o.min; i++) {
-        kilobytes += make_first(L, p, handle_new(L, &state_kind));
+        kilobytes += make_first(L, p, &r, handle_new(L, &state_kind));
         lua_settop(L, handle);
     }
     if (!registry_add(&p->record)) {
         pool_shut(p, thread_self());
         return raise_no_memory(L, &r);
     }
+    if (pool_is_closed(p)) /* by a setup's doing, before it was there to be removed */
+        registry_remove(&p->record);
     handle_weigh(L, h, kilobytes);
     return 1;
 }
@@ -465,7 +464,7 @@ static int module_singleton(lua_State *L)
     if (r.options.name == NULL)
         error_argument(L, 1, r.function, "option 'name' is missing");
     take_rest(L, 2, has_libs, &r);
-    check_nesting(L, r.function);
+    handle_check_nesting(L, r.function);
     setup_prepare(&s, L, &r);
     struct handle *h = handle_new(L, &state_kind);
     int handle = lua_gettop(L);

@@ -244,8 +244,8 @@ static int method_interrupt(lua_State *L)
 /* ---- reload ---- */
 
 /* Makes a member and replaces the others. On top of the stack is an empty handle, which keeps what
- * failed. */
-static void reload(lua_State *L, struct pool *p, struct plan *plan)
+ * failed. `r`: of the new setup; NULL: the plan is the pool's. */
+static void reload(lua_State *L, struct pool *p, struct plan *plan, const struct recipe *r)
 {
     struct thread *self = thread_self();
     struct handle *keeper = lua_touserdata(L, -1);
@@ -253,9 +253,10 @@ static void reload(lua_State *L, struct pool *p, struct plan *plan)
     if (!pool_make_next(p, plan, &s, L, self)) {
         plan_release(plan);
         handle_set_made(keeper, &s, false);
-        setup_raise(&s);
+        s.recipe = r;
+        s.failure == SETUP_WELL ? handle_raise_closed(L, &p->record) : setup_raise(&s);
     }
-    bool open = pool_reload(p, plan, s.state, self);
+    bool open = pool_reload(p, plan, r != NULL, s.state, self);
     record_release(&s.state->record);
     if (!open)
         handle_raise_closed(L, &p->record);
@@ -267,13 +268,11 @@ static int method_reload(lua_State *L)
     struct recipe r = {.function = "reload", .inherit = p->options.inherit};
     struct setup s;
     struct plan *plan;
-    if (lua_isnoneornil(L, 2)) {
-        handle_new(L, &state_kind);
-        uint64_t number;
-        plan = pool_plan(p, &number);
-        if (plan == NULL)
-            return handle_raise_closed(L, &p->record);
-    } else {
+    uint64_t number;
+    bool is_new = !lua_isnoneornil(L, 2);
+    handle_check_nesting(L, "reload");
+    if (is_new) {
+        r.options = p->options.state;
         r.setup = 2;
         r.last = lua_gettop(L);
         setup_check(L, &r);
@@ -282,8 +281,13 @@ static int method_reload(lua_State *L)
         plan = plan_new(&s);
         if (plan == NULL)
             return setup_raise(&s);
+    } else {
+        handle_new(L, &state_kind);
+        plan = pool_plan(p, &number);
+        if (plan == NULL)
+            return handle_raise_closed(L, &p->record);
     }
-    reload(L, p, plan);
+    reload(L, p, plan, is_new ? &r : NULL);
     return 0;
 }
 

@@ -6,30 +6,17 @@
 
 static _Thread_local struct closings {
     bool active;
-    struct state *first;
+    struct closing *first;
     struct thread_end at_end;
 } closings;
 
-static void close_state(struct state *s, struct thread *self)
-{
-    struct stay stay;
-    stay_begin_closing(&stay, s, self);
-    interpreter_close(s);
-    stay_end_closing(&stay);
-    ownership_end_close(&s->ownership);
-    if (s->member != NULL)
-        pool_note_gone(s->member->pool);
-    record_release(&s->record);
-}
-
 static void close_all(struct thread *self)
 {
-    struct state *s;
+    struct closing *c;
     closings.active = true;
-    while ((s = closings.first) != NULL) {
-        closings.first = s->next_closing;
-        s->queued_to_close = false;
-        close_state(s, self);
+    while ((c = closings.first) != NULL) {
+        closings.first = c->next;
+        c->run(c, self);
     }
     closings.active = false;
 }
@@ -54,11 +41,50 @@ void closing_continue(struct thread *self)
     thread_not_at_end(self, &closings.at_end);
 }
 
+bool closing_hold(void)
+{
+    bool held = closings.active;
+    closings.active = true;
+    return held;
+}
+
+void closing_release(bool held, struct thread *self)
+{
+    closings.active = held;
+    closing_continue(self);
+}
+
+bool closing_is_pending(void)
+{
+    return closings.active || closings.first != NULL;
+}
+
+void closing_queue(struct closing *c, void (*run)(struct closing *, struct thread *),
+                   struct thread *self)
+{
+    c->run = run;
+    c->next = closings.first;
+    closings.first = c;
+    closing_continue(self);
+}
+
+static void close_state(struct closing *c, struct thread *self)
+{
+    struct state *s = (void *)((char *)c - offsetof(struct state, closing));
+    struct stay stay;
+    s->queued_to_close = false;
+    stay_begin_closing(&stay, s, self);
+    interpreter_close(s);
+    stay_end_closing(&stay);
+    ownership_end_close(&s->ownership);
+    if (s->member != NULL)
+        pool_note_gone(s->member->pool);
+    record_release(&s->record);
+}
+
 void closing_begin(struct state *s, struct thread *self)
 {
     registry_remove(&s->record);
     s->queued_to_close = true;
-    s->next_closing = closings.first;
-    closings.first = s;
-    closing_continue(self);
+    closing_queue(&s->closing, close_state, self);
 }

@@ -98,6 +98,16 @@ static void give_up(struct state *s, struct thread *self)
     record_release(&s->record);
 }
 
+/* A plan may own states and pools, and so on. */
+static void drop_last_plan(struct closing *c, struct thread *self)
+{
+    struct pool *p = (void *)((char *)c - offsetof(struct pool, closing));
+    (void)self;
+    plan_release(p->last_plan);
+    record_release(&p->record);
+}
+
+/* Members get no more callers before the first of them runs its finalizers. */
 void pool_shut(struct pool *p, struct thread *self)
 {
     ownership_queue_lock(&p->queue);
@@ -110,13 +120,17 @@ void pool_shut(struct pool *p, struct thread *self)
     if (plan == NULL)
         return;
     registry_remove(&p->record);
+    bool held = closing_hold();
+    record_retain(&p->record);
+    p->last_plan = plan;
+    closing_queue(&p->closing, drop_last_plan, self);
     for (unsigned i = 0; i < p->options.size; i++) {
         ownership_queue_lock(&p->queue);
         struct state *s = take_out(p, i);
         ownership_queue_unlock(&p->queue);
         give_up(s, self);
     }
-    plan_release(plan);
+    closing_release(held, self);
 }
 
 static void abandon(struct record *r, struct thread *self)
@@ -158,12 +172,13 @@ struct closer {
     struct park park;
 };
 
-/* Under the lock. */
+/* Under the lock. In the child of a fork closers of before are not there. */
 static void note_gone(struct pool *p)
 {
     p->living--;
-    for (struct closer *c = p->closers; p->living == 0 && c != NULL; c = c->next)
-        park_wake(&c->park);
+    if (p->living == 0 && p->closers_forks == thread_forks())
+        for (struct closer *c = p->closers; c != NULL; c = c->next)
+            park_wake(&c->park);
 }
 
 void pool_note_gone(struct pool *p)
@@ -181,8 +196,11 @@ void member_destroy(struct member *m)
     free(m);
 }
 
+/* What it would wait for is its own to do. */
 static bool is_inside(const struct pool *p, const struct thread *self)
 {
+    if (closing_is_pending())
+        return true;
     const struct state *s = self->place->innermost;
     while (s != NULL && (s->member == NULL || s->member->pool != p))
         s = s->around;
@@ -192,10 +210,12 @@ static bool is_inside(const struct pool *p, const struct thread *self)
 /* Under the lock, which it returns while it sleeps. */
 static void wait_for_last(struct pool *p, const struct timespec *deadline)
 {
-    struct closer self = {.next = p->closers};
+    bool is_child = p->closers_forks != thread_forks();
+    struct closer self = {.next = is_child ? NULL : p->closers};
     struct closer **link = &p->closers;
     park_reset(&self.park);
     p->closers = &self;
+    p->closers_forks = thread_forks();
     ownership_queue_unlock(&p->queue);
     park_wait(&self.park, deadline);
     ownership_queue_lock(&p->queue);
@@ -217,43 +237,54 @@ bool pool_close(struct pool *p, struct thread *self, const struct timespec *dead
 
 /* ---- making members ---- */
 
-/* How well a new member fits into a place: the more, the better. */
-enum fit { FIT_NOT, FIT_BUSY, FIT_IDLE, FIT_VACANT };
+/* How well a reload's member fits into a place: the more, the better. Members are replaced; more of
+ * them are made for callers only. */
+enum fit { FIT_NOT, FIT_VACANT, FIT_BUSY, FIT_IDLE };
 
-/* Under the lock. A member of `generation` is none to replace; one that somebody closed makes
- * room. */
-static enum fit fit(struct pool *p, unsigned place, uint64_t generation)
+/* Under the lock. A member of `number` is none to replace; one that somebody closed makes room. */
+static enum fit fit(struct pool *p, unsigned place, uint64_t number)
 {
     struct state *s = look_at(p, place);
     if (p->places[place].making)
         return FIT_NOT;
     if (s == NULL || state_is_closed(s))
         return FIT_VACANT;
-    if (s->member->generation == generation)
+    if (s->member->generation == number)
         return FIT_NOT;
     return ownership_inside(&s->ownership) == 0 ? FIT_IDLE : FIT_BUSY;
 }
 
-/* Under the lock: the first of those places where a new member fits best. */
-static enum fit find_room(struct pool *p, uint64_t generation, unsigned *room)
+/* Under the lock: the first of those places where one of `number` fits best; the pool's size: it
+ * fits nowhere. */
+static unsigned find_best(struct pool *p, uint64_t number)
 {
     enum fit best = FIT_NOT;
-    *room = p->options.size;
-    for (unsigned i = 0; i < p->options.size && best != FIT_VACANT; i++) {
-        enum fit here = fit(p, i, generation);
+    unsigned place = p->options.size;
+    for (unsigned i = 0; i < p->options.size; i++) {
+        enum fit here = fit(p, i, number);
         if (here > best) {
             best = here;
-            *room = i;
+            place = i;
         }
     }
-    return best;
+    return place;
+}
+
+/* Under the lock: the first vacant place; the pool's size: there is none. */
+static unsigned find_vacant(struct pool *p)
+{
+    unsigned i = 0;
+    while (i < p->options.size && fit(p, i, generation(p)) != FIT_VACANT)
+        i++;
+    return i;
 }
 
 bool pool_claim(struct pool *p, unsigned *place)
 {
     struct state *closed = NULL;
     ownership_queue_lock(&p->queue);
-    bool claimed = p->plan != NULL && find_room(p, generation(p), place) == FIT_VACANT;
+    *place = find_vacant(p);
+    bool claimed = p->plan != NULL && *place < p->options.size;
     if (claimed) {
         claim(p, *place);
         closed = take_out(p, *place);
@@ -576,14 +607,26 @@ static void replace(struct state *s, struct thread *self, enum pool_retired why)
     record_release(&p->record);
 }
 
-/* The same, or only leaves it. */
+/* The same, or only leaves it. A reload flags what is busy after it has written what is to be
+ * judged by: the judge looks again under the lock, which the reload has had. */
 static void __attribute__((noinline)) leave_or_replace(struct state *s, struct thread *self)
 {
+    struct pool *p = s->member->pool;
+    bool stays = true;
     enum pool_retired why = judge(s);
-    if (__builtin_expect(why == POOL_RETIRED_NOT, 1))
-        stay_leave_state(s, self);
-    else
+    if (why == POOL_RETIRED_NOT && ownership_leave_unflagged(&s->ownership, self->number))
+        return;
+    if (why == POOL_RETIRED_NOT) {
+        ownership_queue_lock(&p->queue);
+        why = judge(s);
+        if (why == POOL_RETIRED_NOT)
+            stays = ownership_leave_locked(&s->ownership, self->number);
+        ownership_queue_unlock(&p->queue);
+    }
+    if (why != POOL_RETIRED_NOT)
         replace(s, self, why);
+    else if (!stays)
+        closing_begin(s, self);
 }
 
 static void judge_soon(struct member *m)
@@ -618,71 +661,90 @@ void pool_end_stay(struct stay *stay)
 bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_State *host,
                     struct thread *self)
 {
-    unsigned place;
+    *s = (struct setup){.host = host};
     ownership_queue_lock(&p->queue);
+    bool open = p->plan != NULL;
     uint64_t number = ++p->reloads;
-    find_room(p, number, &place);
-    if (place < p->options.size)
+    unsigned place = find_best(p, number);
+    if (open && place < p->options.size)
         claim(p, place);
-    else
+    else if (open)
         p->living++;
     ownership_queue_unlock(&p->queue);
-    return make(p, plan, number, s, host, self, place);
+    return open && make(p, plan, number, s, host, self, place);
 }
 
-/* The next member, idle, into the place that was claimed for it. */
-static void swap_in(struct pool *p, struct state *s, struct thread *self)
+/* The next member, idle, into the place that was claimed for it. False: the pool has a newer plan,
+ * or none, or there was no such place, and it was closed. */
+static bool swap_in(struct pool *p, struct state *s, struct thread *self)
 {
     struct state *old = NULL;
     unsigned place = s->member->place;
     ownership_queue_lock(&p->queue);
-    bool has_room = p->plan != NULL && place < p->options.size;
-    if (has_room) {
+    bool fits =
+        p->plan != NULL && place < p->options.size && s->member->generation == generation(p);
+    if (fits) {
         old = take_out(p, place);
         if (old != NULL)
             p->retired[state_is_closed(old) ? POOL_RETIRED_CLOSED : POOL_RETIRED_RELOAD]++;
         put_in(p, s);
         ownership_offer(&s->ownership);
+    } else if (place < p->options.size) {
+        p->places[place].making = false;
+        ownership_queue_set_full(&p->queue, false);
+        ownership_wake_all(&p->queue);
     }
     ownership_queue_unlock(&p->queue);
-    if (!has_room)
+    if (!fits)
         record_disown(&s->record, self);
     give_up(old, self);
+    return fits;
 }
 
-/* Where a member of an older plan is idle: the others are replaced by those who leave them. */
+/* Where a member of an older plan is idle. One that is busy is replaced by the thread that leaves
+ * it: flagged, that has to look once more. */
 static bool claim_idle(struct pool *p, unsigned place)
 {
     ownership_queue_lock(&p->queue);
-    bool is_idle = p->plan != NULL && fit(p, place, generation(p)) == FIT_IDLE;
+    enum fit here = p->plan != NULL ? fit(p, place, generation(p)) : FIT_NOT;
+    bool is_idle =
+        here == FIT_IDLE || (here == FIT_BUSY && !ownership_flag(&look_at(p, place)->ownership) &&
+                             !state_is_closed(look_at(p, place)));
     if (is_idle)
         claim(p, place);
     ownership_queue_unlock(&p->queue);
     return is_idle;
 }
 
-static void replace_idle(struct pool *p, struct thread *self)
+/* Replaces the member in a place that was claimed. False: not, since the pool has a newer plan. */
+static bool replace_from_outside(struct pool *p, unsigned place, struct thread *self)
 {
     struct setup s;
-    for (unsigned i = 0; i < p->options.size && thread_may_nest(self); i++) {
-        if (!claim_idle(p, i))
-            continue;
-        if (make_by_plan(p, &s, NULL, self, i)) {
-            stay_leave_state(s.state, self);
-            swap_in(p, s.state, self);
-        }
-        if (s.state != NULL)
-            record_release(&s.state->record);
+    bool done = true;
+    if (make_by_plan(p, &s, NULL, self, place)) {
+        stay_leave_state(s.state, self);
+        done = swap_in(p, s.state, self);
     }
+    if (s.state != NULL)
+        record_release(&s.state->record);
+    return done;
 }
 
-bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thread *self)
+static void replace_idle(struct pool *p, struct thread *self)
+{
+    for (unsigned i = 0; i < p->options.size; i++)
+        while (thread_may_nest(self) && claim_idle(p, i) && !replace_from_outside(p, i, self))
+            ;
+}
+
+bool pool_reload(struct pool *p, struct plan *plan, bool is_new, struct state *s,
+                 struct thread *self)
 {
     struct plan *old = plan;
     stay_leave_state(s, self);
     ownership_queue_lock(&p->queue);
     bool open = p->plan != NULL;
-    if (open) {
+    if (open && (is_new || p->plan == plan)) {
         old = p->plan;
         p->plan = plan;
         atomic_store_explicit(&p->generation, s->member->generation, memory_order_relaxed);

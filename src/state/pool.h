@@ -74,12 +74,15 @@ struct pool {
     struct plan *plan; /* these are the lock's; NULL: closed */
     unsigned living;   /* members that exist, in a place or not, or are in the making */
     struct closer *closers;
-    uint64_t reloads; /* that have begun; each has its number */
+    unsigned closers_forks; /* of thread_forks, when the first of these came */
+    uint64_t reloads;       /* that have begun; each has its number */
     uint64_t made, retired[POOL_RETIRED_COUNT];
     _Atomic uint64_t generation; /* the reload that `plan` came by, or 0; written under the lock,
                                     and read, relaxed, by those who judge a member, too */
     _Atomic bool closed;
     struct pool_options options; /* these do not change */
+    struct plan *last_plan;      /* these two: once it is closed */
+    struct closing closing;
     struct record record;
     struct pool_place *places;
     char name[];
@@ -131,7 +134,8 @@ static inline enum entry pool_begin(struct pool *p, struct stay *stay, struct th
 enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self,
                            struct state **last, const struct timespec *deadline);
 
-/* Takes a vacant place, where the caller then has to make a member. False: there is none. */
+/* Takes a vacant place, where the caller then has to make a member. False: there is none, or the
+ * pool is closed. */
 bool pool_claim(struct pool *p, unsigned *place);
 
 /* Makes a member in a place that the caller has claimed. The calling thread is inside of it. False:
@@ -146,15 +150,17 @@ void pool_note_limit(struct member *m);
 /* The thread steps out of an outermost stay in a member; it may replace it. */
 void pool_end_stay(struct stay *stay);
 
-/* Makes the first member by a plan that the pool does not have yet, for a place where another may
- * be still; else as pool_make. */
+/* Makes a reload's first member, by a plan that the pool may not have yet, for a place where
+ * another may be still; else as pool_make. */
 bool pool_make_next(struct pool *p, struct plan *plan, struct setup *s, lua_State *host,
                     struct thread *self);
 
-/* Gives the pool its new plan and `s`, which pool_make_next has made, and replaces members that are
- * idle. The caller is inside of `s`, and is no more after. Takes the caller's reference of the
- * plan. False: the pool is closed. */
-bool pool_reload(struct pool *p, struct plan *plan, struct state *s, struct thread *self);
+/* Gives the pool its plan and `s`, which pool_make_next has made, and replaces members that are
+ * idle. `is_new`: otherwise it is the plan that the pool had, and counts no more if the pool has
+ * another one by now. The caller is inside of `s`, and is no more after. Takes the caller's
+ * reference of the plan. False: the pool is closed. */
+bool pool_reload(struct pool *p, struct plan *plan, bool is_new, struct state *s,
+                 struct thread *self);
 
 /* The plan as it is, with a reference, and its generation's number; NULL: closed. */
 struct plan *pool_plan(struct pool *p, uint64_t *number);

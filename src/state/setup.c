@@ -361,15 +361,22 @@ int setup_raise(struct setup *s)
     lua_State *host = s->host;
     const struct recipe *r = s->recipe;
     luaL_checkstack(host, LUA_MINSTACK, NULL);
-    if (r == NULL && s->failure <= SETUP_SYNTAX)
-        return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for a member of the pool");
     switch (s->failure) {
     case SETUP_NO_MEMORY:
+        if (r == NULL)
+            return error_raise(host, ERROR_OUT_OF_MEMORY, "no memory for a member of the pool");
         return raise_no_memory(host, r);
     case SETUP_ARGUMENT: /* in the parcel before setup comes what is inherited */
+        if (r == NULL)
+            return error_raise(host, ERROR_INVOKING_STATE,
+                               "a member's setup gets no argument #%d: %s", s->refusal.number - 2,
+                               s->refusal.why);
         return error_argument(host, r->setup + s->refusal.number - 2, r->function, "%s",
                               s->refusal.why);
     case SETUP_SYNTAX:
+        if (r == NULL)
+            return error_raise(host, ERROR_INVOKING_STATE, "a member's setup: %s",
+                               lua_tostring(host, -1));
         return error_argument(host, r->setup, r->function, "%s", lua_tostring(host, -1));
     case SETUP_NO_CALLBACK:
         lua_pushfstring(host, "gave no callback: setup returned %s, lua function expected",

@@ -24,6 +24,12 @@
 
 struct member;
 
+/* What a thread has to close queues by this: closing.h. */
+struct closing {
+    struct closing *next;
+    void (*run)(struct closing *, struct thread *);
+};
+
 struct state {
     struct ownership ownership;
     struct interrupt interrupt;
@@ -36,7 +42,7 @@ struct state {
     uint32_t time_limit;   /* of a stay, in milliseconds; 0: none */
     bool is_special;       /* it has a time limit, or is a member */
     unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
-    struct state *next_closing; /* these three are for the thread that closes it */
+    struct closing closing;     /* these three are for the thread that closes it */
     bool queued_to_close;
     jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */
     struct record record;

@@ -230,9 +230,18 @@ static uint64_t word_after(const struct waiter *first, bool hand_over, uint64_t 
     return hand_over ? first->number : 0;
 }
 
-bool ownership_leave_slowly(struct ownership *o, uint64_t number)
+bool ownership_flag(struct ownership *o)
 {
-    ownership_queue_lock(o->queue);
+    uint64_t word = atomic_load_explicit(&o->word, memory_order_relaxed);
+    while ((word & ~OWNERSHIP_FLAGS) != 0 && !(word & OWNERSHIP_CLOSED))
+        if (atomic_compare_exchange_weak_explicit(&o->word, &word, word | OWNERSHIP_WAITED,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+bool ownership_leave_locked(struct ownership *o, uint64_t number)
+{
     struct waiter *first = find_waiter(o->queue->first, o);
     struct timespec now = clock_now();
     bool hand_over = first && clock_elapsed_ns(&first->since, &now) >= OWNERSHIP_FAIR_NS;
@@ -254,8 +263,16 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number)
             wake_next(o->queue, o);
         }
     }
-    ownership_queue_unlock(o->queue);
     return !abandoned;
+}
+
+bool ownership_leave_slowly(struct ownership *o, uint64_t number)
+{
+    struct ownership_queue *q = o->queue; /* `o` may be gone when the lock is returned */
+    ownership_queue_lock(q);
+    bool stays = ownership_leave_locked(o, number);
+    ownership_queue_unlock(q);
+    return stays;
 }
 
 enum entry ownership_begin_close(struct ownership *o, uint64_t number)

@@ -193,7 +193,23 @@ void ownership_join(struct ownership *o);
 /* Under the lock: the same for a word that is idle already. */
 void ownership_offer(struct ownership *o);
 
+/* Under the lock: sets WAITED, so that who is inside takes the lock to leave, and sees all that was
+ * written before. False: nobody is inside. */
+bool ownership_flag(struct ownership *o);
+
 bool ownership_leave_slowly(struct ownership *o, uint64_t number);
+
+/* The same as ownership_leave, under the lock. */
+bool ownership_leave_locked(struct ownership *o, uint64_t number);
+
+/* The same, if nobody waits, and nothing else is flagged; false: nothing has changed. */
+static inline bool ownership_leave_unflagged(struct ownership *o, uint64_t number)
+{
+    uint64_t word = number;
+    return atomic_compare_exchange_strong_explicit(&o->word, &word, 0,
+                                                   memory_order_release, /* R1 */
+                                                   memory_order_relaxed);
+}
 
 /*
  * Ends a stay that ENTRY_ENTERED began. False: the last owning handle went meanwhile, the word is
@@ -201,11 +217,7 @@ bool ownership_leave_slowly(struct ownership *o, uint64_t number);
  */
 static inline bool ownership_leave(struct ownership *o, uint64_t number)
 {
-    uint64_t word = number;
-    if (__builtin_expect(atomic_compare_exchange_strong_explicit(&o->word, &word, 0,
-                                                                 memory_order_release, /* R1 */
-                                                                 memory_order_relaxed),
-                         1))
+    if (__builtin_expect(ownership_leave_unflagged(o, number), 1))
         return true;
     return ownership_leave_slowly(o, number);
 }

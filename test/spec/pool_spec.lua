@@ -103,6 +103,34 @@ describe("newpool", function()
             support.error_of(mtstates.newpool, {}, support.echo, print))
     end)
 
+    it("says what is wrong with the code of a setup, or with its arguments", function()
+        assert.matches("bad argument #2 to 'newpool' %(.*syntax error",
+            support.error_of(mtstates.newpool, { size = 1 }, "this is no lua"))
+        mtstates.class("of this host", { __name = "of this host" })
+        local metatable = { __index = {} }
+        mtstates.class("of the pool's host", metatable)
+        assert.matches("bad argument #3 to 'newpool' %(.*class",
+            support.error_of(mtstates.newpool, { size = 1 }, support.echo, setmetatable({}, metatable)))
+        local pool <close> = pool_of({ size = 1 })
+        assert.matches("bad argument #1 to 'reload' %(.*syntax error",
+            support.error_of(function() pool:reload("this is no lua") end))
+    end)
+
+    it("lets a setup use the pool, and close it", function()
+        local pool <close> = pool_of({ size = 2 }, function()
+            local p, place = require("mtstates").pool()
+            if place == 1 then
+                p:call() -- which makes the other
+            end
+            return function() end
+        end)
+        assert.same({ 2, 2 }, { pool:stats().members, pool:stats().made })
+        assert.matches("object_closed", support.error_of(mtstates.newpool, { size = 2 }, function()
+            require("mtstates").pool():close()
+            return function() end
+        end))
+    end)
+
     it("raises the error of a setup that fails, and leaves nothing behind", function()
         local message = support.error_of(mtstates.newpool, { name = "failing" }, function()
             error("no luck")
@@ -424,16 +452,57 @@ describe("reload", function()
             local _, place = require("mtstates").pool()
             return function() return place end
         end
-        local pool <close> = pool_of({ size = 3, min = 1 }, tells_place)
-        for members = 2, 3 do
-            pool:reload()
-            for place = 1, members - 1 do
-                assert.equal(place, pool:state(place):call())
-            end
-            assert.equal(members, pool:state(members):call())
-        end
+        local pool <close> = pool_of({ size = 3 }, tells_place)
         pool:reload()
-        assert.equal(3, pool:state(3):call())
+        for place = 1, 3 do
+            assert.equal(place, pool:state(place):call())
+        end
+    end)
+
+    it("makes no more members than there were", function()
+        local pool <close> = pool_of({ size = 4, min = 1 })
+        for _ = 1, 3 do
+            pool:reload()
+        end
+        assert.same({ 1, 4, 3 }, { pool:stats().members, pool:stats().made, pool:stats().retired.reload })
+    end)
+
+    it("leaves none of an older plan, where several come at a time", function()
+        local counter <close> = support.adder("reloads") -- luacheck: ignore
+        local pool <close> = pool_of({ size = 2 }, function() return function() return "first" end end)
+        pool:reload(function()
+            local mt = require("mtstates")
+            if mt.state("reloads"):call(1) == 2 then -- in place 2
+                mt.pool():reload(function() return function() return "third" end end)
+            end
+            return function() return "second" end
+        end)
+        for place = 1, 2 do
+            assert.equal("third", pool:state(place):call())
+        end
+    end)
+
+    it("by the setup that the pool had does not undo one by another", function()
+        local pool <close> = pool_of({ size = 2 }, function()
+            local mt = require("mtstates")
+            local found, older = pcall(mt.state, "older")
+            if found and older:call(1) == 1 then
+                mt.pool():reload(function() return function() return "new" end end)
+            end
+            return function() return "old" end
+        end)
+        local older <close> = support.adder("older") -- luacheck: ignore
+        pool:reload()
+        for place = 1, 2 do
+            assert.equal("new", pool:state(place):call())
+        end
+    end)
+
+    it("in the setup of a reload in the setup of a reload ends some time", function()
+        local pool <close> = pool_of({ size = 1 })
+        local code = "local s = ... require('mtstates').pool():reload(s, s) return function() end"
+        assert.matches("C stack overflow", support.error_of(pool.reload, pool, code, code))
+        assert.is_number((pool:call()))
     end)
 
     it("takes no member away before the next is ready", function()
@@ -528,6 +597,44 @@ describe("closing a pool", function()
         for place = 1, 2 do
             assert.matches("object_closed", support.error_of(members[place].call, members[place]))
         end
+    end)
+
+    it("takes no new callers while its members run their finalizers", function()
+        local outcome <close> = support.adder("calls in finalizers")
+        local pool = pool_of({ size = 2 }, function()
+            local mt = require("mtstates")
+            local p, told = mt.pool(), mt.state("calls in finalizers")
+            LAST = setmetatable({}, { __gc = function() told:call(pcall(p.call, p) and 1 or 10) end })
+            return function() end
+        end)
+        assert.is_true(pool:close(math.huge))
+        assert.equal(20, outcome:call())
+    end)
+
+    it("does not wait for what its own thread is to close", function()
+        local pool <close> = pool_of({ name = "closed by a finalizer", size = 2 }) -- luacheck: ignore
+        local outcome <close> = support.adder("outcome")
+        mtstates.newstate(function()
+            local mt = require("mtstates")
+            local p, told = mt.pool("closed by a finalizer"), mt.state("outcome")
+            LAST = setmetatable({}, { __gc = function() told:call(p:close(math.huge) and 1 or 2) end })
+            return function() end
+        end):close()
+        assert.equal(2, outcome:call(0))
+        assert.is_true(pool:close(math.huge))
+    end)
+
+    it("stands long chains of pools that own each other", function()
+        local thread = support.thread_with({ stack_size = 512 * 1024 }, function()
+            local mt = require("mtstates")
+            local p
+            for _ = 1, 5000 do
+                p = mt.newpool({ size = 1, libs = false }, "local h <close> = ... return function() end", p)
+            end
+            p:close()
+            return "done"
+        end)
+        assert.same({ true, "done" }, { thread.join() })
     end)
 
     it("wakes who waits", function()
