@@ -44,6 +44,7 @@ local mtstates = {}
 --- caller out_of_memory with the limit; the state stays usable. Holds in setup, calls, coroutines and
 --- finalizers. The arena that the memory comes from is held to it: what it cannot use of what it has counts.
 --- Not counted: what C modules allocate by themselves
+---@field timing? boolean true: measure stays and waits, see mtstates.Counts; two readings of the clock a call
 ---@field time_limit? number seconds, up to 49 days, that one outermost stay may last: setup, or a call with
 --- all that it calls; nil: no limit. Then `time_limit` is raised inside, in whatever state the thread runs by
 --- then; first once, so that pcall and `<close>` can clean up, and after as long again at every operation
@@ -130,6 +131,26 @@ function mtstates.type(value) end
 ---Raises out of memory, or an argument error.
 function mtstates.class(name, metatable) end
 
+---Handles, not owning, of all states that live, in the order in which they were made.
+---@return mtstates.State[]
+function mtstates.states() end
+
+---The same of pools.
+---@return mtstates.Pool[]
+function mtstates.pools() end
+
+---Counts of the whole process. Takes a lock that makers and closers of states take, for about 0.1 us a state;
+---callers never take it.
+---@return mtstates.ProcessStats
+function mtstates.stats() end
+
+---All that is counted as text in Prometheus' format 0.0.4, for it to scrape: states in no pool together,
+---pools each under its name, unnamed ones together. The last line is `# EOF`. Bytes of names that are no
+---UTF-8 are written as `\xNN`. Any thread; as mtstates.stats().
+---@param options? {names?: boolean} names: true: states in no pool each under its name as well
+---@return string text
+function mtstates.metrics(options) end
+
 ---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state, but they are two keys of a
 ---table; tostring shows name and id; `local h <close>` gives up what the handle owns at the end of the block.
 ---Every method but close raises object_closed when the state is closed.
@@ -182,6 +203,10 @@ function State:memory() end
 
 ---@return boolean owns whether this handle keeps the state alive
 function State:isowner() end
+
+---From any thread, also when busy; stops nobody.
+---@return mtstates.StateStats
+function State:stats() end
 
 ---A handle of a pool. `p(...)` is `p:call(...)`, `#p` is its size; `==`, tostring and `<close>` as for
 ---handles of states. When the last owning handle goes, it is closed. Every method but close raises
@@ -242,7 +267,32 @@ function Pool:interrupt(flag) end
 ---@return boolean none_is_left
 function Pool:close(timeout) end
 
----@class mtstates.PoolStats
+---What was counted of a state, of a pool's members and calls, or of the process. None of the counts falls.
+---@class mtstates.Counts
+---@field calls integer that ran a callback and have ended, those that a state makes of itself among them
+---@field errors integer calls that ended by one
+---@field refused integer calls that found it busy and did not wait
+---@field waited integer calls that found it busy and waited
+---@field timed_out integer of these, those that waited in vain
+---@field wait_seconds number that calls waited, those still waiting not included
+---@field interrupted integer times that an interrupt has struck
+---@field bytes integer that Lua has in it now
+---@field peak_bytes integer the most so far; of several states, the sum
+---@field inside_seconds? number with the option `timing`: of outermost stays that have ended
+---@field inside_histogram? integer[] of these stays: item i counts those of at most 2^(i-1) microseconds and
+---more than half of that; item 33 all that took longer
+---@field wait_histogram? integer[] the same of waits
+
+---@class mtstates.StateStats: mtstates.Counts
+---@field busy boolean
+
+---@class mtstates.ProcessStats: mtstates.Counts with what states and pools had counted that are gone
+---@field states integer that live, members of pools among them
+---@field busy integer of these
+---@field pools integer that live
+---@field made integer states, ever
+
+---@class mtstates.PoolStats: mtstates.Counts with what members had counted that are gone
 ---@field size integer
 ---@field members integer
 ---@field idle integer

@@ -239,6 +239,8 @@ local TARGETS = {
     { method("call") }, { method("call") }, { method("call") }, { method("tcall") }, { method("tcall") },
     { method("close") }, { method("id") }, { method("name") }, { method("isowner") }, { method("interrupt") },
     { function_of("newpool") }, { function_of("newpool") }, { function_of("pool") },
+    { function_of("states") }, { function_of("pools") }, { function_of("stats") }, { function_of("metrics") },
+    { method("stats") }, { method("memory") },
     { pool_method("call") }, { pool_method("call") }, { pool_method("tcall") }, { pool_method("broadcast") },
     { pool_method("reload") }, { pool_method("state") }, { pool_method("close") }, { pool_method("stats") },
     { pool_method("interrupt") },

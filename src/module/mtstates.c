@@ -13,11 +13,15 @@
 #include "state/lua_inside.h"
 #include "state/setup.h"
 #include "state/singleton.h"
+#include "stats.h"
 #include "sync/cpus.h"
+#include "watch/metrics.h"
 
 #include <float.h>
 #include <lauxlib.h>
+#include <limits.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__APPLE__)
@@ -111,6 +115,8 @@ static bool take_option(lua_State *L, struct recipe *r, bool *has_libs)
         o->memory_limit = check_memory_limit(L, r);
     } else if (is_key(L, "time_limit")) {
         o->time_limit = check_time_limit(L, r);
+    } else if (is_key(L, "timing")) {
+        o->timing = check_option_flag(L, "timing", r);
     } else {
         return false;
     }
@@ -437,6 +443,114 @@ static int module_pool(lua_State *L)
     return lua_isnone(L, 1) ? push_pool_inside(L) : find(L, &pool_kind);
 }
 
+/* ---- what there is ---- */
+
+/* Under the list's lock: the ids of up to `room` of that kind, or how many there are if `ids` is
+ * NULL. */
+static size_t list_ids(const struct record_kind *kind, lua_Integer *ids, size_t room)
+{
+    size_t count = 0;
+    struct state *s = kind == &state_kind ? counters_next_state(NULL) : NULL;
+    struct pool *p = kind == &pool_kind ? counters_next_pool(NULL) : NULL;
+    while ((s != NULL || p != NULL) && (ids == NULL || count < room)) {
+        if (ids != NULL)
+            ids[count] = s != NULL ? s->record.id : p->record.id;
+        count++;
+        s = s != NULL ? counters_next_state(s) : NULL;
+        p = p != NULL ? counters_next_pool(p) : NULL;
+    }
+    return count;
+}
+
+/* Pushes the handle of the living object of that id; false: it is gone. [-0, +(0|1), e] */
+static bool push_living(lua_State *L, const struct record_kind *kind, int64_t id)
+{
+    struct record *r;
+    if (handle_push_known(L, kind, id))
+        return true;
+    handle_new(L, kind);
+    if (registry_find_id(kind->registry, id, &r) == REGISTRY_FOUND) {
+        handle_make_known(L, r);
+        return true;
+    }
+    lua_pop(L, 1);
+    return false;
+}
+
+/* A list of handles of all that live. Their ids first: no Lua runs under the lock. */
+static int push_all(lua_State *L, const struct record_kind *kind)
+{
+    counters_lock();
+    size_t room = list_ids(kind, NULL, 0);
+    counters_unlock();
+    lua_settop(L, 0);
+    lua_Integer *ids = lua_newuserdatauv(L, (room + 1) * sizeof *ids, 0);
+    counters_lock();
+    size_t count = list_ids(kind, ids, room);
+    counters_unlock();
+    lua_createtable(L, count < INT_MAX ? (int)count : 0, 0);
+    lua_Integer found = 0;
+    for (size_t i = 0; i < count; i++)
+        if (push_living(L, kind, ids[i]))
+            lua_rawseti(L, 2, ++found);
+    return 1;
+}
+
+static int module_states(lua_State *L)
+{
+    return push_all(L, &state_kind);
+}
+
+static int module_pools(lua_State *L)
+{
+    return push_all(L, &pool_kind);
+}
+
+static int module_stats(lua_State *L)
+{
+    uint64_t made, pools;
+    struct stats s = stats_of_process(&made, &pools);
+    stats_push(L, &s);
+    stats_set(L, "busy", s.busy);
+    stats_set(L, "states", s.states);
+    stats_set(L, "pools", pools);
+    stats_set(L, "made", made);
+    return 1;
+}
+
+static int push_text(lua_State *L)
+{
+    lua_pushlstring(L, lua_touserdata(L, 1), (size_t)lua_tointeger(L, 2));
+    return 1;
+}
+
+static int module_metrics(lua_State *L)
+{
+    bool by_name = false;
+    if (!lua_isnoneornil(L, 1)) {
+        if (lua_type(L, 1) != LUA_TTABLE)
+            error_argument_type(L, 1, "metrics", "table or nil");
+        for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
+            if (!is_key(L, "names"))
+                error_argument(L, 1, "metrics", "unknown option '%s'", luaL_tolstring(L, -2, NULL));
+            if (!lua_isboolean(L, -1))
+                error_argument(L, 1, "metrics", "option 'names': boolean expected, got %s",
+                               luaL_typename(L, -1));
+            by_name = lua_toboolean(L, -1);
+        }
+    }
+    size_t length;
+    lua_pushcfunction(L, push_text);
+    char *text = metrics_text(by_name, &length);
+    if (text == NULL)
+        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", "metrics");
+    lua_pushlightuserdata(L, text);
+    lua_pushinteger(L, (lua_Integer)length);
+    int status = lua_pcall(L, 2, 1, 0);
+    free(text);
+    return status == LUA_OK ? 1 : lua_error(L);
+}
+
 /* What there is to raise when the singleton was neither found nor made. */
 static int raise_no_singleton(lua_State *L, enum singleton why, const struct recipe *r)
 {
@@ -568,9 +682,19 @@ static void prepare(lua_State *L)
 int luaopen_mtstates(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"newstate", module_newstate}, {"state", module_state}, {"singleton", module_singleton},
-        {"newpool", module_newpool},   {"pool", module_pool},   {"id", module_id},
-        {"type", module_type},         {"class", module_class}, {NULL, NULL},
+        {"newstate", module_newstate},
+        {"state", module_state},
+        {"singleton", module_singleton},
+        {"newpool", module_newpool},
+        {"pool", module_pool},
+        {"id", module_id},
+        {"type", module_type},
+        {"class", module_class},
+        {"states", module_states},
+        {"pools", module_pools},
+        {"stats", module_stats},
+        {"metrics", module_metrics},
+        {NULL, NULL},
     };
     prepare(L);
     luaL_newlibtable(L, functions);

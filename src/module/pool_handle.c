@@ -5,6 +5,7 @@
 
 #include "state/call.h"
 #include "state/error.h"
+#include "stats.h"
 
 static struct pool *check_pool(lua_State *L, const char *method)
 {
@@ -330,29 +331,21 @@ static int method_close(lua_State *L)
     return 1;
 }
 
-static void set_count(lua_State *L, const char *name, uint64_t count)
-{
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, name);
-}
-
 static int method_stats(lua_State *L)
 {
-    static const char *const causes[POOL_RETIRED_COUNT] = {
-        NULL, "calls", "seconds", "bytes", "limit", "reload", "closed",
-    };
     struct pool *p = check_open(L, "stats");
     struct pool_counts c = pool_count(p);
-    lua_createtable(L, 0, 7);
-    set_count(L, "size", p->options.size);
-    set_count(L, "members", c.members);
-    set_count(L, "idle", c.idle);
-    set_count(L, "busy", c.busy);
-    set_count(L, "waiting", (uint64_t)c.waiting);
-    set_count(L, "made", c.made);
+    struct stats s = stats_of_pool(p);
+    stats_push(L, &s);
+    stats_set(L, "size", p->options.size);
+    stats_set(L, "members", c.members);
+    stats_set(L, "idle", c.idle);
+    stats_set(L, "busy", c.busy);
+    stats_set(L, "waiting", (uint64_t)c.waiting);
+    stats_set(L, "made", c.made);
     lua_createtable(L, 0, POOL_RETIRED_COUNT - 1);
     for (int i = 1; i < POOL_RETIRED_COUNT; i++)
-        set_count(L, causes[i], c.retired[i]);
+        stats_set(L, pool_retired_names[i], c.retired[i]);
     lua_setfield(L, -2, "retired");
     return 1;
 }

@@ -5,6 +5,7 @@
 
 #include "state/call.h"
 #include "state/error.h"
+#include "stats.h"
 
 #include <lauxlib.h>
 
@@ -117,9 +118,23 @@ static int method_memory(lua_State *L)
     return 3;
 }
 
+static int method_stats(lua_State *L)
+{
+    struct stats s = stats_of_state(check_open(L, "stats"));
+    stats_push(L, &s);
+    lua_pushboolean(L, s.busy != 0);
+    lua_setfield(L, -2, "busy");
+    return 1;
+}
+
 const luaL_Reg state_methods[] = {
-    {"call", method_call},   {"tcall", method_tcall},   {"interrupt", method_interrupt},
-    {"close", method_close}, {"memory", method_memory}, {NULL, NULL},
+    {"call", method_call},
+    {"tcall", method_tcall},
+    {"interrupt", method_interrupt},
+    {"close", method_close},
+    {"memory", method_memory},
+    {"stats", method_stats},
+    {NULL, NULL},
 };
 
 const luaL_Reg state_metamethods[] = {{"__call", meta_call}, {NULL, NULL}};

@@ -320,6 +320,7 @@ static int return_results(struct call *c)
 static int return_error(struct call *c, int status)
 {
     int copied = LUA_OK;
+    counters_add(&c->stay.state->counters.errors);
     if (status != LUA_ERRMEM) {
         int top = lua_gettop(c->target);
         lua_settop(c->host, c->first - 1);
@@ -453,6 +454,8 @@ static int run_within(struct call *c)
     interpreter_push_callback(L);
     lua_insert(L, c->first + 1); /* handler, callback, arguments */
     int status = lua_pcall(L, c->last - c->first + 1, LUA_MULTRET, c->first);
+    if (status != LUA_OK)
+        counters_add(&c->stay.state->counters.errors);
     stay_end(&c->stay);
     if (status != LUA_OK)
         return call_raise(L, subject(c), status);

@@ -77,6 +77,7 @@ static void close_state(struct closing *c, struct thread *self)
     interpreter_close(s);
     stay_end_closing(&stay);
     ownership_end_close(&s->ownership);
+    counters_unlist_state(s);
     if (s->member != NULL)
         pool_note_gone(s->member->pool);
     record_release(&s->record);

@@ -1,5 +1,6 @@
 #include "fork.h"
 
+#include "counters.h"
 #include "singleton.h"
 #include "sync/ticker.h"
 #include "time_limit.h"
@@ -14,10 +15,12 @@ static void before(void)
     registry_fork_begin();
     ownership_fork_begin();
     thread_fork_begin();
+    counters_fork_begin();
 }
 
 static void after(bool is_child)
 {
+    counters_fork_end();
     thread_fork_end(is_child);
     ownership_fork_end();
     registry_fork_end();

@@ -157,8 +157,11 @@ static int take_request(struct interrupt *i)
 static void on_hook(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
-    struct interrupt *i = &interpreter_state(L)->interrupt;
+    struct state *s = interpreter_state(L);
+    struct interrupt *i = &s->interrupt;
     int request = take_request(i);
+    if (request != INTERRUPT_NONE)
+        counters_add(&s->counters.interrupted);
     if (request == INTERRUPT_ALWAYS) {
         strike_always(i, L, interpreter_push_interrupted);
         return;

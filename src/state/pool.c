@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const pool_retired_names[POOL_RETIRED_COUNT] = {
+    NULL, "calls", "seconds", "bytes", "limit", "reload", "closed",
+};
+
 /* ---- plans ---- */
 
 struct plan {
@@ -55,12 +59,20 @@ struct plan *pool_plan(struct pool *p, uint64_t *number)
 
 /* ---- pools come and go ---- */
 
+static void free_all(struct pool *p)
+{
+    free(p->timing);
+    free(p->gone_timing);
+    free(p->places);
+    free(p);
+}
+
 static void destroy(struct record *r)
 {
     struct pool *p = pool_of_record(r);
+    counters_unlist_pool(p);
     ownership_queue_destroy(&p->queue);
-    free(p->places);
-    free(p);
+    free_all(p);
 }
 
 static bool is_closed(struct record *r)
@@ -146,6 +158,14 @@ const struct record_kind pool_kind = {
     .abandon = abandon,
 };
 
+static bool make_timing(struct pool *p)
+{
+    struct ownership_waits nobody_waits;
+    p->timing = timing_new(&p->queue.waits);
+    p->gone_timing = timing_new(&nobody_waits);
+    return p->timing != NULL && p->gone_timing != NULL;
+}
+
 struct pool *pool_new(const struct pool_options *o, struct plan *plan)
 {
     struct pool *p = malloc(sizeof *p + o->name_length);
@@ -154,13 +174,18 @@ struct pool *pool_new(const struct pool_options *o, struct plan *plan)
     *p = (struct pool){.plan = plan, .options = *o};
     p->places = calloc(o->size, sizeof *p->places);
     if (p->places == NULL || !ownership_queue_init(&p->queue)) {
-        free(p->places);
-        free(p);
+        free_all(p);
+        return NULL;
+    }
+    if (o->state.timing && !make_timing(p)) {
+        ownership_queue_destroy(&p->queue);
+        free_all(p);
         return NULL;
     }
     if (o->name != NULL)
         memcpy(p->name, o->name, o->name_length);
     record_init(&p->record, o->name != NULL ? p->name : NULL, o->name_length, &pool_kind);
+    counters_list_pool(p);
     return p;
 }
 
@@ -504,8 +529,8 @@ static struct state *state_of(struct ownership *entered)
 }
 
 /* Looks twice, since a member may become idle behind the first look's back. */
-enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *self,
-                             struct state **last)
+static enum entry begin_in_any(struct pool *p, struct stay *stay, struct thread *self,
+                               struct state **last)
 {
     struct state *nested = NULL;
     struct ownership *entered;
@@ -524,6 +549,15 @@ enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *s
     return entry;
 }
 
+enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *self,
+                             struct state **last)
+{
+    enum entry entry = begin_in_any(p, stay, self, last);
+    if (entry == ENTRY_BUSY)
+        counters_add_refused(&p->counters);
+    return entry;
+}
+
 /* A caller that waits for any member. */
 struct pool_waiter {
     struct ownership_set set;
@@ -539,7 +573,11 @@ static enum entry take_any_of_set(struct ownership_set *set, uint64_t number,
 enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *self,
                            struct state **last, const struct timespec *deadline)
 {
-    enum entry entry = pool_begin(p, stay, self, last);
+    if (!thread_may_nest(self))
+        return ENTRY_TOO_DEEP;
+    if (pool_enter_last(self, *last))
+        return stay_begun(stay, *last, self);
+    enum entry entry = begin_in_any(p, stay, self, last);
     if (entry != ENTRY_BUSY)
         return entry;
     struct pool_waiter w = {{&p->queue, take_any_of_set}, p};
@@ -559,6 +597,11 @@ static bool is_too_old(const struct member *m)
     return (uint64_t)(clock_elapsed_ns(&m->since, &now) / 1000000) >= share(most, m);
 }
 
+static uint64_t calls_of(struct state *s)
+{
+    return atomic_load_explicit(&s->counters.calls, memory_order_relaxed);
+}
+
 /* By the thread inside, as it leaves. */
 static enum pool_retired judge(struct state *s)
 {
@@ -568,7 +611,7 @@ static enum pool_retired judge(struct state *s)
         return POOL_RETIRED_LIMIT;
     if (m->generation != generation(m->pool))
         return POOL_RETIRED_RELOAD;
-    if (m->calls >= share(o->recycle_calls, m))
+    if (calls_of(s) >= share(o->recycle_calls, m))
         return POOL_RETIRED_CALLS;
     if (o->recycle_bytes != UINT64_MAX && arena_used(&s->arena) > o->recycle_bytes)
         return POOL_RETIRED_BYTES;
@@ -644,8 +687,8 @@ void pool_end_stay(struct stay *stay)
 {
     struct member *m = stay->state->member;
     stay_unlink(stay);
-    if (__builtin_expect(++m->calls < atomic_load_explicit(&m->judged_from, memory_order_relaxed),
-                         1))
+    if (__builtin_expect(
+            calls_of(stay->state) < atomic_load_explicit(&m->judged_from, memory_order_relaxed), 1))
         stay_leave_state(stay->state, stay->self);
     else
         leave_or_replace(stay->state, stay->self);

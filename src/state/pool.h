@@ -38,6 +38,9 @@ enum pool_retired {
     POOL_RETIRED_COUNT
 };
 
+/* As users know them; of POOL_RETIRED_NOT: NULL. */
+extern const char *const pool_retired_names[POOL_RETIRED_COUNT];
+
 struct pool_options {
     const char *name; /* NULL: none; else name_length bytes */
     size_t name_length;
@@ -54,7 +57,6 @@ struct member {
     struct pool *pool;   /* with a reference; these three do not change */
     unsigned place;      /* from 0; the pool's size: none was to be had */
     uint64_t generation; /* the pool's, of the plan that it is made by */
-    uint64_t calls;
     struct timespec since;
     bool ran_into_limit;
     /* From so many calls on it is judged. Read, and set to 0, by the thread inside; set to 0 by a
@@ -81,7 +83,13 @@ struct pool {
                                     and read, relaxed, by those who judge a member, too */
     _Atomic bool closed;
     struct pool_options options; /* these do not change */
-    struct plan *last_plan;      /* these two: once it is closed */
+    struct counters counters;    /* only what is refused by the pool itself */
+    struct counts gone;          /* of members; and this: the lock's of counters.h */
+    struct timing *timing;       /* of calls' waits, no more; NULL: nobody asked for it */
+    struct timing *gone_timing;  /* of members; the lock's of counters.h */
+    struct listed listed;
+    struct stats stats;     /* stats_by_pool's */
+    struct plan *last_plan; /* these two: once it is closed */
     struct closing closing;
     struct record record;
     struct pool_place *places;
@@ -109,7 +117,13 @@ static inline bool pool_is_closed(struct pool *p)
     return atomic_load_explicit(&p->closed, memory_order_relaxed);
 }
 
-/* The same as pool_begin for a thread that may nest, from the place of `*last` on. */
+/* Enters the member that was used last, if there is one, and it is idle. */
+static inline bool pool_enter_last(const struct thread *self, struct state *last)
+{
+    return last != NULL && ownership_enter(&last->ownership, self->number) == ENTRY_ENTERED;
+}
+
+/* The same as pool_begin for a thread that may nest, and has looked at `*last`. */
 enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *self,
                              struct state **last);
 
@@ -121,12 +135,10 @@ enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *s
 static inline enum entry pool_begin(struct pool *p, struct stay *stay, struct thread *self,
                                     struct state **last)
 {
-    struct state *s = *last;
     if (__builtin_expect(!thread_may_nest(self), 0))
         return ENTRY_TOO_DEEP;
-    if (__builtin_expect(s != NULL, 1) &&
-        __builtin_expect(ownership_enter(&s->ownership, self->number) == ENTRY_ENTERED, 1))
-        return stay_begun(stay, s, self);
+    if (__builtin_expect(pool_enter_last(self, *last), 1))
+        return stay_begun(stay, *last, self);
     return pool_begin_in_any(p, stay, self, last);
 }
 

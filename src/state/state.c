@@ -13,6 +13,7 @@ static void destroy(struct record *r)
     interrupt_destroy(&s->interrupt);
     ownership_destroy(&s->ownership);
     struct member *member = s->member;
+    free(s->timing);
     free(s);
     member_destroy(member);
 }
@@ -52,12 +53,20 @@ struct state *state_new(struct thread *self, const struct state_options *o)
         free(s);
         return NULL;
     }
+    s->timing = o->timing ? timing_new(&s->ownership.own.waits) : NULL;
+    if (o->timing && s->timing == NULL) {
+        ownership_destroy(&s->ownership);
+        free(s);
+        return NULL;
+    }
     interrupt_init(&s->interrupt);
     record_init(&s->record, o->name != NULL ? s->name : NULL, o->name_length, &state_kind);
     record_retain(&s->record); /* the interpreter's */
+    counters_init(&s->counters);
     s->around = NULL;
     s->time_limit = o->time_limit;
-    s->is_special = o->time_limit != 0 || o->member != NULL;
+    s->begins_specially = o->time_limit != 0 || o->timing;
+    s->is_special = s->begins_specially || o->member != NULL;
     s->allows_hooks = 1;
     s->queued_to_close = false;
     s->finalized = NULL;
@@ -68,6 +77,7 @@ struct state *state_new(struct thread *self, const struct state_options *o)
         destroy(&s->record); /* nobody has seen it */
         return NULL;
     }
+    counters_list_state(s);
     return s;
 }
 

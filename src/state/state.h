@@ -12,6 +12,7 @@
 #define MTSTATES_STATE_H
 
 #include "arena.h"
+#include "counters.h"
 #include "interrupt.h"
 #include "memory_limit.h"
 #include "sync/ownership.h"
@@ -37,10 +38,14 @@ struct state {
     struct arena arena;
     struct memory_limit memory_limit;
     struct warning warning;
+    struct counters counters;
+    struct listed listed;
     struct state *around;  /* what the thread inside is inside of besides; its handler's, too */
     struct member *member; /* of a pool (pool.h); NULL: of none */
     uint32_t time_limit;   /* of a stay, in milliseconds; 0: none */
-    bool is_special;       /* it has a time limit, or is a member */
+    bool is_special;       /* it has a time limit, or is timed, or a member */
+    bool begins_specially; /* one of the first two */
+    struct timing *timing; /* NULL: nobody asked for it */
     unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
     struct closing closing;     /* these three are for the thread that closes it */
     bool queued_to_close;
@@ -63,6 +68,7 @@ struct state_options {
     bool libs;             /* open all standard libraries, or only base and package */
     size_t memory_limit;   /* bytes; ARENA_NO_LIMIT: none */
     uint32_t time_limit;   /* milliseconds; 0: none */
+    bool timing;           /* measure it */
     struct member *member; /* of a pool, and the state's from now on; NULL: of none */
 };
 

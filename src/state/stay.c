@@ -6,8 +6,10 @@
 enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *self,
                           enum entry entry)
 {
-    if (entry == ENTRY_BUSY)
+    if (entry == ENTRY_BUSY) {
+        counters_add_refused(&state->counters);
         PROBE_STATE(call_refused, state);
+    }
     if (entry == ENTRY_NESTED) {
         s->state = state;
         s->self = self;
@@ -26,9 +28,12 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
     if (!thread_may_nest(self))
         return ENTRY_TOO_DEEP;
     enum entry entry = ownership_enter_wait(&state->ownership, self->number, deadline);
-    if (entry != ENTRY_ENTERED)
+    if (entry == ENTRY_ENTERED)
+        return stay_begun(s, state, self);
+    if (entry == ENTRY_NESTED)
         return stay_not_begun(s, state, self, entry);
-    return stay_begun(s, state, self);
+    PROBE_STATE(call_refused, state);
+    return entry;
 }
 
 void stay_run_on(struct stay *s, lua_State *L)
@@ -71,6 +76,8 @@ static bool begin_specially(struct stay *s)
 {
     if (!begin_limited(s))
         return false;
+    if (s->state->timing != NULL)
+        s->begun = clock_now();
     if (interrupt_is_pending(&s->state->interrupt))
         interrupt_meet(&s->state->interrupt);
     return true;
@@ -92,7 +99,11 @@ void stay_end_specially(struct stay *s)
         end_nested(s);
         return;
     }
-    end_limited(s);
+    if (s->state->begins_specially) {
+        end_limited(s);
+        if (s->state->timing != NULL)
+            timing_add_stay(s->state->timing, &s->begun);
+    }
     if (s->state->member != NULL)
         pool_end_stay(s);
     else

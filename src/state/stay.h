@@ -18,7 +18,7 @@
 
 enum stay_kind {
     STAY_OUTERMOST, /* the thread entered the state */
-    STAY_SPECIAL,   /* the same, with a time limit or in a member of a pool */
+    STAY_SPECIAL,   /* the same, with a time limit, timed, or in a member of a pool */
     STAY_NESTED     /* it was inside already */
 };
 
@@ -26,6 +26,7 @@ struct stay {
     struct state *state;
     struct thread *self;
     enum stay_kind kind;
+    struct timespec begun;        /* in a state that is timed */
     struct limited_stay *limited; /* in a state with a time limit; NULL: no memory for it */
     unsigned char allowed_hooks;  /* nested: these two belong to the code that made the call */
     lua_State *ran_before;
@@ -53,8 +54,8 @@ static inline void stay_unlink(struct stay *s)
     s->self->depth--;
 }
 
-/* One with a time limit, or in which something is to strike. ENTRY_NO_MEMORY: it has ended
- * again. */
+/* One with a time limit, or timed, or in which something is to strike. ENTRY_NO_MEMORY: it has
+ * ended again. */
 enum entry stay_begun_specially(struct stay *s);
 
 /* After entering an idle state. */
@@ -64,7 +65,7 @@ stay_begun(struct stay *s, struct state *state, struct thread *self)
     stay_link(s, state, self);
     uint32_t is_watched = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
                           (uint32_t)atomic_load_explicit(&self->place->late, memory_order_relaxed) |
-                          state->time_limit;
+                          state->begins_specially;
     if (__builtin_expect(is_watched != 0, 0))
         return stay_begun_specially(s);
     PROBE_STATE(call_enter, state);
@@ -123,6 +124,7 @@ void stay_end_specially(struct stay *s);
 static inline void stay_end(struct stay *s)
 {
     PROBE_STATE(call_leave, s->state);
+    counters_add(&s->state->counters.calls);
     if (__builtin_expect(s->kind != STAY_OUTERMOST, 0))
         stay_end_specially(s);
     else

@@ -1,6 +1,7 @@
 #include "ownership.h"
 
 #include "clock.h"
+#include "histogram.h"
 #include "park.h"
 #include "thread.h"
 
@@ -21,8 +22,17 @@ struct waiter {
     struct ownership *woken;  /* was left, and the waiter woken for it, since it looked last */
 };
 
+static void init_waits(struct ownership_waits *w)
+{
+    atomic_init(&w->waited, 0);
+    atomic_init(&w->timed_out, 0);
+    atomic_init(&w->nanoseconds, 0);
+    w->lengths = NULL;
+}
+
 bool ownership_queue_init(struct ownership_queue *q)
 {
+    init_waits(&q->waits);
     q->first = q->last = NULL;
     q->forks = thread_forks();
     atomic_init(&q->full, false);
@@ -38,6 +48,7 @@ bool ownership_init(struct ownership *o, uint64_t number, struct ownership_queue
 {
     atomic_init(&o->word, number);
     o->queue = shared != NULL ? shared : &o->own;
+    init_waits(&o->own.waits);
     return shared != NULL || ownership_queue_init(&o->own);
 }
 
@@ -177,6 +188,24 @@ static enum entry try_again(struct waiter *w, struct ownership_set *set, struct 
     return set->take_any(set, w->number, entered);
 }
 
+/* Under the lock. */
+static void add(_Atomic uint64_t *count, uint64_t more)
+{
+    uint64_t before = atomic_load_explicit(count, memory_order_relaxed);
+    atomic_store_explicit(count, before + more, memory_order_relaxed);
+}
+
+static void count_wait(struct ownership_waits *waits, const struct waiter *w, enum entry entry)
+{
+    struct timespec now = clock_now();
+    uint64_t nanoseconds = (uint64_t)clock_elapsed_ns(&w->since, &now);
+    add(&waits->waited, 1);
+    add(&waits->timed_out, entry == ENTRY_BUSY);
+    add(&waits->nanoseconds, nanoseconds);
+    if (waits->lengths != NULL)
+        histogram_add(waits->lengths, nanoseconds);
+}
+
 /* For `only`, or for any word of the set. */
 static enum entry enter_wait(struct ownership_queue *q, struct ownership *only,
                              struct ownership_set *set, uint64_t number,
@@ -204,6 +233,7 @@ static enum entry enter_wait(struct ownership_queue *q, struct ownership *only,
     /* However it ends: the word that it was woken for is another's to look at. */
     if (self.woken != NULL && (entry != ENTRY_ENTERED || self.woken != *entered))
         wake_next(q, self.woken);
+    count_wait(only != NULL ? &only->own.waits : &q->waits, &self, entry);
     ownership_queue_unlock(q);
     return entry;
 }

@@ -60,6 +60,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct histogram;
 struct timespec;
 struct waiter;
 
@@ -70,6 +71,12 @@ struct waiter;
 
 /* How long the first waiter lets others pass before it is handed the state. */
 #define OWNERSHIP_FAIR_NS 500000
+
+/* Of those who waited. Written under the lock, read by everybody; relaxed. */
+struct ownership_waits {
+    _Atomic uint64_t waited, timed_out, nanoseconds;
+    struct histogram *lengths; /* of their waits; NULL: nobody wants to know. Set before any wait */
+};
 
 struct ownership_queue {
     pthread_mutex_t lock; /* guards the queue; only waiters and those who meet one take it */
@@ -82,12 +89,14 @@ struct ownership_queue {
      * do: in the order of this object, or after the release and acquire by which it knows.
      */
     atomic_bool full;
+    struct ownership_waits waits; /* of a shared queue: for any of its words */
 };
 
 struct ownership {
     _Atomic uint64_t word;
     struct ownership_queue *queue; /* `own`, or one that is shared and lives longer */
-    struct ownership_queue own;
+    struct ownership_queue
+        own; /* where another is shared, only its `waits`, for this word, are used */
 };
 
 enum entry {

@@ -592,6 +592,12 @@ static const struct scenario scenarios[] = {
              "local p <close> = mt.newpool({ size = 1, libs = false }, 'return function() end')\n"
              "expect('no luck', pcall(p.reload, p, 'error \"no luck\"'))\n"
              "p:call()"},
+    {.name = "watch",
+     .before = "s = mt.newstate('made', false, 'return function() end')\n"
+               "t = mt.newpool({ name = 'made', size = 2, libs = false }, 'return function() end')",
+     .code = "assert(s:stats().calls == 0 and t:stats().members == 2 and mt.stats().states >= 3)\n"
+             "assert(#mt.states() >= 3 and #mt.pools() == 1)\n"
+             "assert(mt.metrics():find('# EOF') and mt.metrics({ names = true }):find('made'))"},
     {.name = "a burst of memory",
      .before = "s = mt.newstate('made', false, function()\n"
                "  return function()\n"

@@ -337,19 +337,12 @@ static int soak_crowded(lua_State *L)
 
 static int soak_begin(lua_State *L)
 {
-    static const char *const steps[] = {"broadcast",   "call",
-                                        "call_pool",   "close",
-                                        "close_pool",  "collect",
-                                        "compute",     "drop",
-                                        "drop_pool",   "finalize",
-                                        "find",        "give_up",
-                                        "inspect",     "inspect_pool",
-                                        "interrupt",   "interrupt_pool",
-                                        "linger",      "make",
-                                        "make_pool",   "open",
-                                        "own",         "recurse",
-                                        "reload",      "singleton",
-                                        "take_member", NULL};
+    static const char *const steps[] = {
+        "broadcast",   "call",         "call_pool", "close",          "close_pool", "collect",
+        "compute",     "drop",         "drop_pool", "finalize",       "find",       "give_up",
+        "inspect",     "inspect_pool", "interrupt", "interrupt_pool", "linger",     "make",
+        "make_pool",   "open",         "own",       "recurse",        "reload",     "singleton",
+        "take_member", "watch",        NULL};
     begin(steps[luaL_checkoption(L, 1, NULL, steps)]);
     return 0;
 }

@@ -208,7 +208,25 @@ function step.inspect_pool()
     local pool = pick_pool()
     local stats = pool:stats()
     check(stats.members <= stats.size and stats.idle + stats.busy == stats.members, "counts of a pool")
+    check(pool:stats().calls >= stats.calls, "calls of a pool have become fewer")
     check(mt.pool(pool:id()) == pool, "a handle of the same pool is not equal")
+end
+
+local calls = 0
+
+function step.watch()
+    local now, kind = mt.stats().calls, random(3)
+    check(now >= calls, "calls of the process have become fewer")
+    calls = now
+    if kind == 1 then
+        check(string.find(mt.metrics({ names = random(2) == 1 }), "\n# EOF\n$"), "metrics")
+    elseif kind == 2 then
+        for _, list in ipairs({ mt.states(), mt.pools() }) do
+            for i = 1, #list, 10 do
+                pcall(list[i].stats, list[i])
+            end
+        end
+    end
 end
 
 function step.drop_pool()
@@ -360,7 +378,7 @@ local steps = { -- some more often than others
     "call", "call", "call", "call", "call", "call", "call", "call", "make", "make", "make", "own",
     "singleton", "find", "recurse", "interrupt", "interrupt", "close", "drop", "give_up",
     "make_pool", "call_pool", "call_pool", "call_pool", "call_pool", "broadcast", "reload", "interrupt_pool",
-    "close_pool", "take_member", "inspect_pool", "drop_pool",
+    "close_pool", "take_member", "inspect_pool", "drop_pool", "watch",
     "inspect", "collect", "compute", "compute", "linger", "open", "finalize",
 }
 

@@ -624,19 +624,6 @@ describe("closing a pool", function()
         assert.is_true(pool:close(math.huge))
     end)
 
-    it("stands long chains of pools that own each other", function()
-        local thread = support.thread_with({ stack_size = 512 * 1024 }, function()
-            local mt = require("mtstates")
-            local p
-            for _ = 1, 5000 do
-                p = mt.newpool({ size = 1, libs = false }, "local h <close> = ... return function() end", p)
-            end
-            p:close()
-            return "done"
-        end)
-        assert.same({ true, "done" }, { thread.join() })
-    end)
-
     it("wakes who waits", function()
         local pool = pool_of({ size = 1 }, sleeper)
         local busy = occupy(pool, 300 * support.slowness)

@@ -1,6 +1,7 @@
 -- Whatever Lua lets nest, in a state, ends in a Lua error before the C stack does; also where Lua
 -- goes on counting its C calls from what a coroutine had when it was last resumed, or from zero.
 local child = require("child")
+local support = require("support")
 
 -- Code of a state that defines nest(again): it calls again() with some C stack more in use.
 -- suspended(at_close) gives a coroutine that has waited since before the recursion, and that calls
@@ -372,5 +373,20 @@ describe("a chain of coroutines that close each other", function()
             state:close()
             io.write("usable\n")
         ]])))
+    end)
+end)
+
+describe("a chain of pools that own each other", function()
+    it("is closed by a thread with a small stack", function()
+        local thread = support.thread_with({ stack_size = 512 * 1024 }, function()
+            local mt = require("mtstates")
+            local p
+            for _ = 1, 5000 do
+                p = mt.newpool({ size = 1, libs = false }, "local h <close> = ... return function() end", p)
+            end
+            p:close()
+            return "done"
+        end)
+        assert.same({ true, "done" }, { thread.join() })
     end)
 end)

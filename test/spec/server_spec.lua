@@ -215,6 +215,19 @@ describe("the server", function()
         server.stop()
     end)
 
+    it("gives its metrics", function()
+        local server = start_server("--threads", "1")
+        local client = connect(server)
+        client.send("GET / HTTP/1.1\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n")
+        local received = client.responses(2)
+        assert.matches("Content%-Type: text/plain; version=0%.0%.4; charset=utf%-8\r\n",
+            received)
+        assert.matches('\nmtstates_pool_calls_total{pool="pages"} 1\n', received)
+        assert.matches("\n# EOF\n$", received)
+        client.close()
+        server.stop()
+    end)
+
     it("does what curl wants", function()
         local server = start_server()
         local command = "LD_PRELOAD= curl -m 20 -s -d data -w '%%{http_code} %%{num_connects}\n' %s %s"

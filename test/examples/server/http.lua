@@ -84,10 +84,12 @@ function http.parse(text, from)
     }, last + 1
 end
 
--- The bytes to send. `without_body`: the answer to HEAD, whose length is told all the same.
-function http.response(status, body, keep_alive, without_body)
-    return ("HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n%s\r\n%s"):format(status,
-        REASONS[status], #body, keep_alive and "" or "Connection: close\r\n", without_body and "" or body)
+-- The bytes to send. `without_body`: the answer to HEAD, whose length is told all the same. `kind`: the
+-- media type, plain text if nil.
+function http.response(status, body, keep_alive, without_body, kind)
+    return ("HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n%s"):format(status,
+        REASONS[status], kind or "text/plain", #body, keep_alive and "" or "Connection: close\r\n",
+        without_body and "" or body)
 end
 
 function http.reason(status)

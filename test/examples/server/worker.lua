@@ -6,8 +6,17 @@ local uv = require("luv")
 
 local worker = {}
 
+-- What an operator asks for needs no member.
+local function metrics(request)
+    return http.response(200, mtstates.metrics(), request.keep_alive, request.method == "HEAD",
+        "text/plain; version=0.0.4; charset=utf-8")
+end
+
 -- Never waits: when all members are busy, or the pool is closed, the client gets to know at once.
 local function answer(pool, request)
+    if request.target == "/metrics" then
+        return metrics(request)
+    end
     local ok, status, body = pcall(pool.call, pool, request.method, request.target, request.body)
     if not ok then
         local refused = status:find("^" .. mtstates.error.concurrent_access)
