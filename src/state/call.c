@@ -268,6 +268,10 @@ static int return_large(struct call *c)
     return status == LUA_OK ? count : lua_error(c->host);
 }
 
+/* So many results are copied one by one, though each may be the same long string, of which packing
+ * makes one. */
+enum { FEW_RESULTS = 4 };
+
 /* Plain ones, strings among them, from index `first` on; those before, `done`, are on the host
  * already; or objects after all. [-done, +n, e] on the host */
 static int __attribute__((noinline)) return_small(struct call *c, int first, int done)
@@ -280,7 +284,8 @@ static int __attribute__((noinline)) return_small(struct call *c, int first, int
         parcel_unpack_small(&parcel, c->host);
         return done + top - first + 1;
     }
-    if (crossing == CROSSING_NEEDS_MEMORY && parcel_are_plain(c->target, first, top)) {
+    if (crossing == CROSSING_NEEDS_MEMORY && top - c->base <= FEW_RESULTS &&
+        parcel_are_plain(c->target, first, top)) {
         lua_pop(c->host, done);
         return return_large(c);
     }

@@ -162,6 +162,27 @@ static enum put put_again(struct packing *p, const struct object *o)
                                                                             : PUT_NO_MEMORY;
 }
 
+/* ---- long strings ---- */
+
+static enum put put_long(struct packing *p, int index)
+{
+    struct room *values = &p->memory->values;
+    struct string_header h = {0};
+    const void *pointer = lua_topointer(p->from, index);
+    uint32_t place = find_place(p, pointer);
+    const struct object *before = find_object(p, place);
+    if (before != NULL)
+        return put_again(p, before);
+    const char *bytes = lua_tolstring(p->from, index, &h.length);
+    if (!note_object(p, pointer, place) || !put_bytes(values, TAG_LONG, &h, sizeof h))
+        return PUT_NO_MEMORY;
+    char *to = room_take(values, h.length);
+    if (to == NULL)
+        return PUT_NO_MEMORY;
+    memcpy(to, bytes, h.length);
+    return PUT_WHOLE;
+}
+
 /* ---- functions ---- */
 
 /* [-0, +0, -] */
@@ -280,6 +301,8 @@ put_new_key(struct packing *p, int index, const void *pointer, unsigned char *pl
     struct parcel_memory *m = p->memory;
     size_t length;
     const char *bytes = lua_tolstring(p->from, index, &length);
+    if (length > SHORT_MAX)
+        return put_long(p, index);
     if (length > LUA_INSIDE_INTERNED_MAX || p->parcel->keys == KEYS_MAX)
         return put_string(&m->values, bytes, length) ? PUT_WHOLE : PUT_NO_MEMORY;
     char *to = room_take(&m->values, 3 + length);
@@ -373,6 +396,8 @@ static enum put put_table(struct packing *p)
 /* The value on top of the stack, which is not plain. [-0, +0, -] */
 static enum put __attribute__((noinline)) put_object(struct packing *p, int type)
 {
+    if (type == LUA_TSTRING)
+        return put_long(p, -1);
     if (type == LUA_TTHREAD)
         return refuse_type(p, "thread", "make the coroutine inside");
     const void *pointer = lua_topointer(p->from, -1);
@@ -528,6 +553,8 @@ static enum put put_whole(struct packing *p, int index)
     enum crossing crossing = put_plain(&p->memory->values, p->from, index, type);
     if (crossing != CROSSING_REFUSED)
         return crossing == CROSSING_DONE ? PUT_WHOLE : PUT_NO_MEMORY;
+    if (type == LUA_TSTRING)
+        return put_long(p, index);
     enum put result = p->depth < p->depth_max ? PUT_WHOLE : take_slots(p);
     if (result != PUT_WHOLE)
         return result;

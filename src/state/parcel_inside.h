@@ -7,7 +7,8 @@
  *   SMALL                    an integer in 4 bytes
  *   INTEGER NUMBER POINTER   8 bytes
  *   SHORT                    length in one byte, bytes
- *   STRING                   length, bytes
+ *   STRING                   length, bytes; where the room does not grow
+ *   LONG                     struct string_header, bytes: elsewhere, an object like those below
  *   KEY                      a short string that is a key: number, length, bytes; one byte each
  *   KEY_AGAIN                number of such a string, in one byte
  *   TABLE                    struct table_header, `array` values, `pairs` times a key and a value
@@ -16,10 +17,10 @@
  *   HANDLE                   struct handle_header
  *   AGAIN                    number of an object that has come already
  *
- * Objects and keys that occur more than once have a number, from 1; it is written where they first
- * came when they come again, and is 0 until then. So whoever unpacks keeps those, and Lua has to
- * intern such a key once. `array` values are those of the keys 1, 2, 3 ..., nils among them where
- * there are few.
+ * So a long string takes its bytes once, however often it occurs. Objects and keys that occur more
+ * than once have a number, from 1; it is written where they first came when they come again, and is
+ * 0 until then. So whoever unpacks keeps those, and Lua has to intern such a key once. `array`
+ * values are those of the keys 1, 2, 3 ..., nils among them where there are few.
  */
 #ifndef MTSTATES_PARCEL_INSIDE_H
 #define MTSTATES_PARCEL_INSIDE_H
@@ -38,6 +39,7 @@ enum tag {
     TAG_POINTER,
     TAG_SHORT,
     TAG_STRING,
+    TAG_LONG,
     TAG_KEY,
     TAG_KEY_AGAIN,
     TAG_TABLE,
@@ -49,6 +51,11 @@ enum tag {
 
 /* Each header begins with one. */
 typedef uint32_t object_number;
+
+struct string_header {
+    object_number number;
+    size_t length;
+};
 
 struct table_header {
     object_number number;
@@ -188,8 +195,8 @@ static inline __attribute__((always_inline)) bool put_number(struct room *r, lua
     return put_bytes(r, TAG_NUMBER, &number, sizeof number);
 }
 
-/* Writes the plain value at `index`, of Lua's type `type`. CROSSING_REFUSED: it is none.
- * [-0, +0, -] */
+/* Writes the plain value at `index`, of Lua's type `type`. CROSSING_REFUSED: it is none, or a long
+ * string in a room that grows. [-0, +0, -] */
 static inline __attribute__((always_inline)) enum crossing put_plain(struct room *r, lua_State *L,
                                                                      int index, int type)
 {
@@ -209,6 +216,8 @@ static inline __attribute__((always_inline)) enum crossing put_plain(struct room
         break;
     case LUA_TSTRING:
         bytes = lua_tolstring(L, index, &length);
+        if (length > SHORT_MAX && r->first != NULL)
+            return CROSSING_REFUSED;
         done = put_string(r, bytes, length);
         break;
     case LUA_TLIGHTUSERDATA:

@@ -142,6 +142,14 @@ static void push_handle(struct unpacking *u)
     number_object(u, h.number);
 }
 
+static void push_long(struct unpacking *u)
+{
+    struct string_header h;
+    get_bytes(&u->in, &h, sizeof h);
+    get_string(&u->in, h.length, u->to);
+    number_object(u, h.number);
+}
+
 static void push_key(struct unpacking *u)
 {
     int number = (unsigned char)u->in[0];
@@ -202,6 +210,9 @@ static inline __attribute__((always_inline)) bool push(struct unpacking *u, stru
         return false;
     case TAG_KEY_AGAIN:
         push_key_again(u);
+        return false;
+    case TAG_LONG:
+        push_long(u);
         return false;
     case TAG_AGAIN:
         push_again(u);

@@ -597,3 +597,49 @@ describe("a handle that crosses", function()
         assert.matches(mtstates.error.unknown_object, support.error_of(mtstates.state, "values: given back"))
     end)
 end)
+
+describe("a long string that occurs often", function()
+    it("takes its memory once, as a value, a key, an argument or a result", function()
+        local state <close> = mtstates.newstate(function()
+            local long = ("x"):rep(1 << 20)
+            local list = {}
+            for i = 1, 1000 do
+                list[i] = long
+            end
+            return function(how, t)
+                if how == "values" then return list
+                elseif how == "keys" then
+                    local keyed = {}
+                    for i = 1, 1000 do keyed[i] = { [long] = i } end
+                    return keyed
+                elseif how == "results" then return table.unpack(list)
+                end
+                return #t, t[1] == long, t[#t] == long, collectgarbage("count")
+            end
+        end)
+        local function grown(f, ...)
+            collectgarbage()
+            local before = collectgarbage("count")
+            local results = table.pack(f(...))
+            collectgarbage()
+            return collectgarbage("count") - before, results
+        end
+        local long = ("x"):rep(1 << 20)
+        local size, results = grown(state.call, state, "values")
+        assert.is_true(size < 4 * 1024, size .. " KB")
+        assert.same({ 1000, true, true }, { #results[1], results[1][1] == long, results[1][1000] == long })
+        size, results = grown(state.call, state, "keys")
+        assert.is_true(size < 4 * 1024, size .. " KB")
+        assert.same({ 1, 1000 }, { results[1][1][long], results[1][1000][long] })
+        size, results = grown(state.call, state, "results")
+        assert.is_true(size < 4 * 1024, size .. " KB")
+        assert.same({ 1000, true, true }, { results.n, results[1] == long, results[1000] == long })
+        local list = {}
+        for i = 1, 1000 do
+            list[i] = long
+        end
+        local n, first, last, kilobytes = state:call("argument", list)
+        assert.same({ 1000, true, true }, { n, first, last })
+        assert.is_true(kilobytes < 4 * 1024)
+    end)
+end)
