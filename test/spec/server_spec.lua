@@ -145,6 +145,65 @@ local function connect(server)
     return connection
 end
 
+-- A program of the system's, without the sanitizers that a test may have.
+local function spawn(program, arguments)
+    local ended
+    local process = assert(uv.spawn(program, { args = arguments, env = { "PATH=" .. os.getenv("PATH") } },
+        function() ended = true end))
+    local spawned = {}
+    finally(function() process:kill("sigkill") end)
+    function spawned.kill()
+        process:kill("sigkill")
+        spawned.wait()
+    end
+    function spawned.wait()
+        run_until(function() return ended end)
+        process:close()
+    end
+    return spawned
+end
+
+local function free_port()
+    local socket = uv.new_tcp()
+    socket:bind("127.0.0.1", 0)
+    local port = socket:getsockname().port
+    socket:close()
+    return port
+end
+
+-- One that asks the server at that port five times a second.
+local function start_prometheus(port)
+    local folder, own = os.tmpname(), { port = free_port() }
+    os.remove(folder)
+    assert(uv.fs_mkdir(folder, 448))
+    local config = io.open(folder .. "/config.yml", "w")
+    config:write(([[
+scrape_configs:
+  - job_name: server
+    scrape_interval: 200ms
+    scrape_timeout: 200ms
+    static_configs: [{ targets: ["127.0.0.1:%d"] }]
+]]):format(port))
+    config:close()
+    local process = spawn("prometheus", { "--config.file=" .. folder .. "/config.yml",
+        "--storage.tsdb.path=" .. folder .. "/data", "--web.listen-address=127.0.0.1:" .. own.port })
+    local prometheus = {}
+    -- The first value of what a query gives; nil: there is none, or nobody answers yet.
+    function prometheus.ask(query)
+        local escaped = query:gsub("[^%w]", function(c) return ("%%%02X"):format(c:byte()) end)
+        local curl = io.popen(("LD_PRELOAD= curl -m 5 -s 'http://127.0.0.1:%d/api/v1/query?query=%s'")
+            :format(own.port, escaped))
+        local answer = curl:read("a")
+        curl:close()
+        return tonumber(answer:match('"value":%[[%d.]+,"([^"]*)"%]'))
+    end
+    function prometheus.stop()
+        process.kill()
+        os.execute("rm -r " .. folder)
+    end
+    return prometheus
+end
+
 describe("the server", function()
     it("answers requests that come in pieces, several at once, or one after the other", function()
         local server = start_server("--threads", "2")
@@ -225,6 +284,25 @@ describe("the server", function()
         assert.matches('\nmtstates_pool_calls_total{pool="pages"} 1\n', received)
         assert.matches("\n# EOF\n$", received)
         client.close()
+        server.stop()
+    end)
+
+    it("is watched by a Prometheus", function()
+        local server = start_server("--threads", "2", "--members", "1")
+        local prometheus = start_prometheus(server.port)
+        local function above_zero(query)
+            return (prometheus.ask(query) or 0) > 0
+        end
+        run_until(function() return above_zero("up") end) -- it begins after five seconds
+        local wrk = spawn("wrk", { "-t", "1", "-c", "16", "-d", "5s", server.url })
+        run_until(function()
+            return above_zero('rate(mtstates_pool_calls_total{pool="pages"}[2s])')
+                and above_zero('rate(mtstates_pool_refused_total{pool="pages"}[2s])')
+                and above_zero("histogram_quantile(0.9, rate(mtstates_pool_inside_seconds_bucket[2s]))")
+        end)
+        assert.equal(1, prometheus.ask("mtstates_pool_size"))
+        wrk.wait()
+        prometheus.stop()
         server.stop()
     end)
 

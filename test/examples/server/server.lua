@@ -45,7 +45,7 @@ local function start_thread(pool, listener, on_listening)
     end, package.path, package.cpath, pool:id(), ends[2]))
 end
 
-local pool = mtstates.newpool({ name = "pages", size = options.members or options.threads },
+local pool = mtstates.newpool({ name = "pages", size = options.members or options.threads, timing = true },
     function() return require("pages") end)
 local listener = uv.new_tcp()
 assert(listener:bind("127.0.0.1", options.port))
