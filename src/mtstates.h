@@ -4,6 +4,8 @@
 #ifndef MTSTATES_H
 #define MTSTATES_H
 
+#include "mtstates_inside.h"
+
 #include <lua.h>
 
 #if defined(__cplusplus)

@@ -178,6 +178,7 @@ static void end_failed(struct call *c, int status)
     if (arena_is_limited(&c->stay.state->arena)) {
         c->most = INT_MAX;
         if (status == LUA_ERRMEM) {
+            PROBE_STATE(memory_limit, c->stay.state);
             if (c->stay.state->member != NULL)
                 pool_note_limit(c->stay.state->member);
             lua_pushcfunction(c->target, collect);
@@ -321,11 +322,17 @@ static int return_results(struct call *c)
     return count;
 }
 
+static void note_error(struct state *s)
+{
+    counters_add(&s->counters.errors);
+    PROBE_STATE(error, s);
+}
+
 /* The message on top of the target, which call_on_error or Lua made: a string. */
 static int return_error(struct call *c, int status)
 {
     int copied = LUA_OK;
-    counters_add(&c->stay.state->counters.errors);
+    note_error(c->stay.state);
     if (status != LUA_ERRMEM) {
         int top = lua_gettop(c->target);
         lua_settop(c->host, c->first - 1);
@@ -460,7 +467,7 @@ static int run_within(struct call *c)
     lua_insert(L, c->first + 1); /* handler, callback, arguments */
     int status = lua_pcall(L, c->last - c->first + 1, LUA_MULTRET, c->first);
     if (status != LUA_OK)
-        counters_add(&c->stay.state->counters.errors);
+        note_error(c->stay.state);
     stay_end(&c->stay);
     if (status != LUA_OK)
         return call_raise(L, subject(c), status);

@@ -41,6 +41,7 @@
 #include "error.h"
 #include "interpreter.h"
 #include "lua_inside.h"
+#include "probes.h"
 #include "sync/thread_signal.h"
 
 #include <lauxlib.h>
@@ -116,10 +117,10 @@ static void settle_in_handler(struct interrupt *i)
 }
 
 /* In the handler, of the thread that is inside of all these. */
-static void look_at_states(struct state *innermost)
+static void look_at_states(const struct mtstates_inside *innermost)
 {
-    for (struct state *s = innermost; s != NULL; s = s->around)
-        settle_in_handler(&s->interrupt);
+    for (const struct mtstates_inside *i = innermost; i != NULL; i = i->around)
+        settle_in_handler(&state_of_inside(i)->interrupt);
 }
 
 /* ---- striking ---- */
@@ -160,8 +161,10 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     struct state *s = interpreter_state(L);
     struct interrupt *i = &s->interrupt;
     int request = take_request(i);
-    if (request != INTERRUPT_NONE)
+    if (request != INTERRUPT_NONE) {
         counters_add(&s->counters.interrupted);
+        PROBE_STATE(interrupt, s);
+    }
     if (request == INTERRUPT_ALWAYS) {
         strike_always(i, L, interpreter_push_interrupted);
         return;
@@ -169,6 +172,8 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     enum time_limit_strike late = TIME_LIMIT_NONE;
     if (request == INTERRUPT_NONE)
         late = time_limit_take();
+    if (late != TIME_LIMIT_NONE)
+        PROBE_STATE(time_limit, s);
     if (late == TIME_LIMIT_ALWAYS) {
         strike_always(i, L, interpreter_push_time_limit);
         return;

@@ -168,7 +168,7 @@ static bool make_timing(struct pool *p)
 
 struct pool *pool_new(const struct pool_options *o, struct plan *plan)
 {
-    struct pool *p = malloc(sizeof *p + o->name_length);
+    struct pool *p = malloc(sizeof *p + o->name_length + 1);
     if (p == NULL)
         return NULL;
     *p = (struct pool){.plan = plan, .options = *o};
@@ -184,6 +184,7 @@ struct pool *pool_new(const struct pool_options *o, struct plan *plan)
     }
     if (o->name != NULL)
         memcpy(p->name, o->name, o->name_length);
+    p->name[o->name_length] = '\0'; /* for who looks from outside */
     record_init(&p->record, o->name != NULL ? p->name : NULL, o->name_length, &pool_kind);
     counters_list_pool(p);
     return p;
@@ -226,9 +227,9 @@ static bool is_inside(const struct pool *p, const struct thread *self)
 {
     if (closing_is_pending())
         return true;
-    const struct state *s = self->place->innermost;
+    const struct state *s = state_innermost(&self->place->inside);
     while (s != NULL && (s->member == NULL || s->member->pool != p))
-        s = s->around;
+        s = state_around(s);
     return s != NULL;
 }
 
@@ -534,7 +535,7 @@ static enum entry begin_in_any(struct pool *p, struct stay *stay, struct thread 
 {
     struct state *nested = NULL;
     struct ownership *entered;
-    if (self->place->innermost == NULL && ownership_queue_is_full(&p->queue))
+    if (self->place->inside.innermost == NULL && ownership_queue_is_full(&p->queue))
         return ENTRY_BUSY;
     struct state *s = enter_safely(p, self, *last, &nested);
     if (s != NULL)
@@ -553,8 +554,10 @@ enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *s
                              struct state **last)
 {
     enum entry entry = begin_in_any(p, stay, self, last);
-    if (entry == ENTRY_BUSY)
+    if (entry == ENTRY_BUSY) {
         counters_add_refused(&p->counters);
+        PROBE_RECORD(call_refused, &p->record);
+    }
     return entry;
 }
 
@@ -582,7 +585,9 @@ enum entry pool_begin_wait(struct pool *p, struct stay *stay, struct thread *sel
         return entry;
     struct pool_waiter w = {{&p->queue, take_any_of_set}, p};
     struct ownership *entered;
+    PROBE_RECORD(wait_begin, &p->record);
     entry = ownership_enter_any_wait(&w.set, self->number, deadline, &entered);
+    PROBE_RECORD(wait_end, &p->record);
     return entry == ENTRY_ENTERED ? begin_in(state_of(entered), stay, self, last) : entry;
 }
 

@@ -42,11 +42,12 @@ const struct record_kind state_kind = {
 
 struct state *state_new(struct thread *self, const struct state_options *o)
 {
-    struct state *s = malloc(sizeof *s + o->name_length);
+    struct state *s = malloc(sizeof *s + o->name_length + 1);
     if (s == NULL)
         return NULL;
     if (o->name != NULL)
         memcpy(s->name, o->name, o->name_length);
+    s->name[o->name_length] = '\0'; /* for who looks from outside */
     s->member = o->member;
     struct ownership_queue *shared = o->member != NULL ? &o->member->pool->queue : NULL;
     if (!ownership_init(&s->ownership, self->number, shared)) {
@@ -63,7 +64,6 @@ struct state *state_new(struct thread *self, const struct state_options *o)
     record_init(&s->record, o->name != NULL ? s->name : NULL, o->name_length, &state_kind);
     record_retain(&s->record); /* the interpreter's */
     counters_init(&s->counters);
-    s->around = NULL;
     s->time_limit = o->time_limit;
     s->begins_specially = o->time_limit != 0 || o->timing;
     s->is_special = s->begins_specially || o->member != NULL;
@@ -77,6 +77,13 @@ struct state *state_new(struct thread *self, const struct state_options *o)
         destroy(&s->record); /* nobody has seen it */
         return NULL;
     }
+    s->inside = (struct mtstates_inside){
+        .version = MTSTATES_INSIDE_VERSION,
+        .id = s->record.id,
+        .name = s->record.name,
+        .name_length = s->record.name_length,
+        .main = s->main,
+    };
     counters_list_state(s);
     return s;
 }

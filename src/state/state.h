@@ -40,14 +40,14 @@ struct state {
     struct warning warning;
     struct counters counters;
     struct listed listed;
-    struct state *around;  /* what the thread inside is inside of besides; its handler's, too */
-    struct member *member; /* of a pool (pool.h); NULL: of none */
-    uint32_t time_limit;   /* of a stay, in milliseconds; 0: none */
-    bool is_special;       /* it has a time limit, or is timed, or a member */
-    bool begins_specially; /* one of the first two */
-    struct timing *timing; /* NULL: nobody asked for it */
-    unsigned char allows_hooks; /* what the innermost call in it has to restore: lua_inside.h */
-    struct closing closing;     /* these three are for the thread that closes it */
+    struct mtstates_inside inside; /* `around` is the thread's inside, and its handler's */
+    struct member *member;         /* of a pool (pool.h); NULL: of none */
+    uint32_t time_limit;           /* of a stay, in milliseconds; 0: none */
+    bool is_special;               /* it has a time limit, or is timed, or a member */
+    bool begins_specially;         /* one of the first two */
+    struct timing *timing;         /* NULL: nobody asked for it */
+    unsigned char allows_hooks;    /* what the innermost call in it has to restore: lua_inside.h */
+    struct closing closing;        /* these three are for the thread that closes it */
     bool queued_to_close;
     jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */
     struct record record;
@@ -59,6 +59,24 @@ extern const struct record_kind state_kind;
 static inline struct state *state_of_record(struct record *r)
 {
     return (void *)((char *)r - offsetof(struct state, record));
+}
+
+/* What a thread is inside of. */
+static inline struct state *state_of_inside(const struct mtstates_inside *i)
+{
+    return (void *)((uintptr_t)i - offsetof(struct state, inside));
+}
+
+/* The state around it, or NULL. */
+static inline struct state *state_around(const struct state *s)
+{
+    return s->inside.around != NULL ? state_of_inside(s->inside.around) : NULL;
+}
+
+/* The innermost state that the thread is inside of, or NULL. */
+static inline struct state *state_innermost(const struct mtstates_thread *t)
+{
+    return t->innermost != NULL ? state_of_inside(t->innermost) : NULL;
 }
 
 /* What a state is made with. */

@@ -17,7 +17,7 @@ enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *se
         s->ran_before = interrupt_running(&state->interrupt);
         s->allowed_hooks = state->allows_hooks;
         self->depth++;
-        PROBE_STATE(call_enter, state);
+        PROBE_CALL(call_enter, state, state->main);
     }
     return entry;
 }
@@ -27,7 +27,12 @@ enum entry stay_begin_wait(struct stay *s, struct state *state, struct thread *s
 {
     if (!thread_may_nest(self))
         return ENTRY_TOO_DEEP;
-    enum entry entry = ownership_enter_wait(&state->ownership, self->number, deadline);
+    enum entry entry = ownership_enter(&state->ownership, self->number);
+    if (entry == ENTRY_BUSY) {
+        PROBE_STATE(wait_begin, state);
+        entry = ownership_enter_wait(&state->ownership, self->number, deadline);
+        PROBE_STATE(wait_end, state);
+    }
     if (entry == ENTRY_ENTERED)
         return stay_begun(s, state, self);
     if (entry == ENTRY_NESTED)
@@ -89,7 +94,7 @@ enum entry stay_begun_specially(struct stay *s)
         stay_leave(s);
         return ENTRY_NO_MEMORY;
     }
-    PROBE_STATE(call_enter, s->state);
+    PROBE_CALL(call_enter, s->state, s->state->main);
     return ENTRY_ENTERED;
 }
 

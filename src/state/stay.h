@@ -38,18 +38,18 @@ static inline void stay_link(struct stay *s, struct state *state, struct thread 
     s->state = state;
     s->self = self;
     s->kind = state->is_special ? STAY_SPECIAL : STAY_OUTERMOST;
-    state->around = self->place->innermost;
+    state->inside.around = self->place->inside.innermost;
     atomic_signal_fence(memory_order_release);
-    self->place->innermost = state;
+    self->place->inside.innermost = &state->inside;
     self->depth++;
 }
 
 static inline void stay_unlink(struct stay *s)
 {
-    struct state **link = &s->self->place->innermost;
-    while (__builtin_expect(*link != s->state, 0))
-        link = &(*link)->around;
-    *link = s->state->around;
+    const struct mtstates_inside **link = &s->self->place->inside.innermost;
+    while (__builtin_expect(*link != &s->state->inside, 0))
+        link = &state_of_inside(*link)->inside.around;
+    *link = s->state->inside.around;
     atomic_signal_fence(memory_order_acq_rel);
     s->self->depth--;
 }
@@ -68,7 +68,7 @@ stay_begun(struct stay *s, struct state *state, struct thread *self)
                           state->begins_specially;
     if (__builtin_expect(is_watched != 0, 0))
         return stay_begun_specially(s);
-    PROBE_STATE(call_enter, state);
+    PROBE_CALL(call_enter, state, state->main);
     return ENTRY_ENTERED;
 }
 
@@ -123,7 +123,7 @@ void stay_end_specially(struct stay *s);
 /* Ends a stay for a call. */
 static inline void stay_end(struct stay *s)
 {
-    PROBE_STATE(call_leave, s->state);
+    PROBE_CALL(call_leave, s->state, s->state->main);
     counters_add(&s->state->counters.calls);
     if (__builtin_expect(s->kind != STAY_OUTERMOST, 0))
         stay_end_specially(s);

@@ -15,6 +15,7 @@
 #endif
 
 _Thread_local struct thread thread_record THREAD_LOCAL_MODEL;
+__thread const struct mtstates_thread *mtstates_current;
 
 /*
  * The last number given. Written by every thread once; relaxed, since only its being unique
@@ -79,6 +80,12 @@ static void stack_bounds(uintptr_t *low, size_t *size)
 #endif
 }
 
+static void set_place(struct thread *self, struct thread_place *place)
+{
+    self->place = place;
+    mtstates_current = &place->inside;
+}
+
 void thread_begin(void)
 {
     struct thread *self = &thread_record;
@@ -88,7 +95,7 @@ void thread_begin(void)
     self->number =
         atomic_fetch_add_explicit(&last_number, THREAD_NUMBER_STEP, memory_order_relaxed) +
         THREAD_NUMBER_STEP;
-    self->place = &self->unlisted;
+    set_place(self, &self->unlisted);
     thread_signal_unblock();
     thread_list(self);
 }
@@ -128,8 +135,8 @@ static void on_end(void *entry)
     }
     self->entry = NULL;
     self->limits = NULL;
-    self->place = &self->unlisted;
-    self->unlisted.innermost = NULL;
+    set_place(self, &self->unlisted);
+    self->unlisted.inside.innermost = NULL;
     pthread_mutex_lock(&lock);
     thread_drop(entry);
     pthread_mutex_unlock(&lock);
@@ -142,7 +149,7 @@ static struct thread_entry *entry_new(const struct thread *self)
         return NULL;
     atomic_init(&e->reading, 0);
     atomic_init(&e->limits, NULL);
-    e->place.innermost = self->place->innermost;
+    e->place.inside = self->place->inside;
     atomic_init(&e->place.late, false);
     e->number = self->number;
 #if defined(__linux__)
@@ -168,7 +175,7 @@ bool thread_list(struct thread *self)
     if (has_key && pthread_setspecific(end_key, e) == 0) {
         link_in(e);
         self->entry = e;
-        self->place = &e->place;
+        set_place(self, &e->place);
         e = NULL;
     }
     pthread_mutex_unlock(&lock);

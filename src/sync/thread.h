@@ -15,6 +15,8 @@
 #ifndef MTSTATES_THREAD_H
 #define MTSTATES_THREAD_H
 
+#include "mtstates_inside.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,7 +24,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-struct state;
 struct time_limits;
 
 /* Thread numbers are multiples of this: an ownership word keeps its flags in the bits below. */
@@ -39,7 +40,7 @@ struct time_limits;
  * time limit is to strike (state/time_limit.h, L3).
  */
 struct thread_place {
-    struct state *innermost; /* of the states that it is inside of */
+    struct mtstates_thread inside; /* the states that it is inside of */
     _Atomic int late;
 };
 

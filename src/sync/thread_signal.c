@@ -17,7 +17,7 @@
 #endif
 
 /* Written before a signal is sent, read by handlers; one value only. */
-static void (*_Atomic look_at)(struct state *);
+static void (*_Atomic look_at)(const struct mtstates_inside *);
 
 /*
  * A handler that was there before ours. One of the two is not NULL, if there is one. Written under
@@ -74,7 +74,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
     int error = errno;
     struct thread_entry *here = thread_entry_here();
     if (is_ours(here, info))
-        atomic_load (&look_at)(here->place.innermost);
+        atomic_load (&look_at)(here->place.inside.innermost);
     else
         pass_on(number, info, context);
     errno = error;
@@ -134,7 +134,7 @@ static bool signal_thread(struct thread_entry *e)
 #endif
 }
 
-void thread_signal_prepare(void (*look)(struct state *))
+void thread_signal_prepare(void (*look)(const struct mtstates_inside *))
 {
     atomic_store(&look_at, look);
 }

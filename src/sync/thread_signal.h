@@ -21,6 +21,8 @@ struct thread_entry;
 #define MTSTATES_SIGNAL SIGURG
 #endif
 
+struct mtstates_inside;
+
 /* Lets the signal through to the calling thread: servers block signals in their threads. */
 void thread_signal_unblock(void);
 
@@ -29,7 +31,7 @@ void thread_signal_unblock(void);
  * innermost state that the thread is inside of, or NULL; it may do only what a signal handler may.
  * Before the first signal; always the same.
  */
-void thread_signal_prepare(void (*look)(struct state *innermost));
+void thread_signal_prepare(void (*look)(const struct mtstates_inside *innermost));
 
 /* Sends the signal to the thread of that number. False: no such thread is listed. Waits for nothing
  * but the list's lock. Any thread. */
