@@ -1,6 +1,7 @@
 #include "fork.h"
 
 #include "counters.h"
+#include "pool.h"
 #include "singleton.h"
 #include "sync/ticker.h"
 #include "time_limit.h"
@@ -20,6 +21,7 @@ static void before(void)
 
 static void after(bool is_child)
 {
+    pool_fork_end(is_child);
     counters_fork_end();
     thread_fork_end(is_child);
     ownership_fork_end();

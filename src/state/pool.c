@@ -198,13 +198,21 @@ struct closer {
     struct park park;
 };
 
-/* Under the lock. In the child of a fork closers of before are not there. */
+/* Under the lock. */
 static void note_gone(struct pool *p)
 {
     p->living--;
-    if (p->living == 0 && p->closers_forks == thread_forks())
-        for (struct closer *c = p->closers; c != NULL; c = c->next)
-            park_wake(&c->park);
+    for (struct closer *c = p->closers; p->living == 0 && c != NULL; c = c->next)
+        park_wake(&c->park);
+}
+
+void pool_fork_end(bool is_child)
+{
+    for (struct pool *p = is_child ? counters_next_pool(NULL) : NULL; p != NULL;
+         p = counters_next_pool(p)) {
+        p->closers = NULL;
+        ownership_queue_set_full(&p->queue, false);
+    }
 }
 
 void pool_note_gone(struct pool *p)
@@ -236,12 +244,10 @@ static bool is_inside(const struct pool *p, const struct thread *self)
 /* Under the lock, which it returns while it sleeps. */
 static void wait_for_last(struct pool *p, const struct timespec *deadline)
 {
-    bool is_child = p->closers_forks != thread_forks();
-    struct closer self = {.next = is_child ? NULL : p->closers};
+    struct closer self = {.next = p->closers};
     struct closer **link = &p->closers;
     park_reset(&self.park);
     p->closers = &self;
-    p->closers_forks = thread_forks();
     ownership_queue_unlock(&p->queue);
     park_wait(&self.park, deadline);
     ownership_queue_lock(&p->queue);

@@ -76,8 +76,7 @@ struct pool {
     struct plan *plan; /* these are the lock's; NULL: closed */
     unsigned living;   /* members that exist, in a place or not, or are in the making */
     struct closer *closers;
-    unsigned closers_forks; /* of thread_forks, when the first of these came */
-    uint64_t reloads;       /* that have begun; each has its number */
+    uint64_t reloads; /* that have begun; each has its number */
     uint64_t made, retired[POOL_RETIRED_COUNT];
     _Atomic uint64_t generation; /* the reload that `plan` came by, or 0; written under the lock,
                                     and read, relaxed, by those who judge a member, too */
@@ -186,6 +185,10 @@ void pool_shut(struct pool *p, struct thread *self);
 /* The same, and waits for members that are busy: until `deadline`, or for ever when that is NULL.
  * True: none is left. From inside a member it does not wait. */
 bool pool_close(struct pool *p, struct thread *self, const struct timespec *deadline);
+
+/* After a fork: threads that waited, or were changing something, are not in the child. The caller
+ * has the lock of counters.h. */
+void pool_fork_end(bool is_child);
 
 /* A member is closed, though its record has still to go; or it never came to be. */
 void pool_note_gone(struct pool *p);
