@@ -50,6 +50,21 @@ static void push_error_text(lua_State *target)
     lua_pushfstring(target, "(error object is a %s value)", luaL_typename(target, 1));
 }
 
+/* (text) */
+static int add_traceback(lua_State *target)
+{
+    size_t length;
+    const char *text = lua_tolstring(target, 1, &length);
+    if (strlen(text) == length) {
+        luaL_traceback(target, target, text, 2);
+    } else { /* luaL_traceback would stop at the zero byte */
+        lua_pushliteral(target, "\n");
+        luaL_traceback(target, target, NULL, 2);
+        lua_concat(target, 3);
+    }
+    return 1;
+}
+
 int call_on_error(lua_State *target)
 {
     luaL_checkstack(target, LUA_MINSTACK, NULL);
@@ -57,15 +72,11 @@ int call_on_error(lua_State *target)
      * interrupted. */
     *lua_inside_allowhook(target) = interpreter_state(target)->allows_hooks;
     push_error_text(target);
-    size_t length;
-    const char *text = lua_tolstring(target, -1, &length);
-    if (strlen(text) == length) {
-        luaL_traceback(target, target, text, 1);
-    } else { /* luaL_traceback would stop at the zero byte */
-        lua_pushliteral(target, "\n");
-        luaL_traceback(target, target, NULL, 1);
-        lua_concat(target, 3);
-    }
+    /* What is said matters more than where it came from, for which there may be no memory. */
+    lua_pushcfunction(target, add_traceback);
+    lua_pushvalue(target, -2);
+    if (lua_pcall(target, 1, 1, 0) != LUA_OK)
+        lua_pop(target, 1);
     return 1;
 }
 

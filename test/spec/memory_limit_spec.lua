@@ -385,4 +385,22 @@ describe("the options", function()
         assert.matches("49 days", support.error_of(mtstates.newstate, { time_limit = 5e6 },
             "return function() end"))
     end)
+
+    it("does not hide another error for which there is no memory to say where it came from", function()
+        local state <close> = mtstates.newstate({ memory_limit = 1e6, time_limit = 0.05 * support.slowness },
+            function()
+                return function()
+                    local head
+                    pcall(function()
+                        while true do
+                            head = { head }
+                        end
+                    end)
+                    while true do
+                        local _ = head
+                    end
+                end
+            end)
+        assert.matches("mtstates%.error%.time_limit", support.error_of(state.call, state))
+    end)
 end)
