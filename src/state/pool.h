@@ -5,7 +5,7 @@
  * a reference, then from that place on; it looks at each word, and swaps where it is idle. That
  * takes no lock and writes nothing but the word of the member. What it meets is kept in place by a
  * grace period, as in look-ups: a member that leaves its place loses the pool's reference after
- * that. One that has left its place is closed, and so is its word.
+ * that. One that has left its place is closed, or just about to be.
  *
  * Members share the pool's queue (ownership.h), so a caller can wait for any of them. All else is
  * guarded by the lock of that queue, under which no Lua code runs and nothing is made or closed.
