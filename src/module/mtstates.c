@@ -363,18 +363,26 @@ static int64_t check_id(lua_State *L, const struct record_kind *kind)
     return id;
 }
 
-static inline int find_by_id(lua_State *L, const struct record_kind *kind)
+/* Pushes the handle of the living object of that id; or says why there is none. [-0, +1, e] */
+static inline enum registry_result push_by_id(lua_State *L, const struct record_kind *kind,
+                                              int64_t id)
 {
     struct record *r;
-    int64_t id = check_id(L, kind);
     if (handle_push_known(L, kind, id))
-        return 1;
+        return REGISTRY_FOUND;
     handle_new(L, kind);
     enum registry_result result = registry_find_id(kind->registry, id, &r);
-    if (result == REGISTRY_FOUND) {
+    if (result == REGISTRY_FOUND)
         handle_make_known(L, r);
+    return result;
+}
+
+static inline int find_by_id(lua_State *L, const struct record_kind *kind)
+{
+    int64_t id = check_id(L, kind);
+    enum registry_result result = push_by_id(L, kind, id);
+    if (result == REGISTRY_FOUND)
         return 1;
-    }
     lua_pushfstring(L, "the id %I", (LUAI_UACINT)id);
     return raise_not_found(L, kind, result);
 }
@@ -462,21 +470,6 @@ static size_t list_ids(const struct record_kind *kind, lua_Integer *ids, size_t 
     return count;
 }
 
-/* Pushes the handle of the living object of that id; false: it is gone. [-0, +(0|1), e] */
-static bool push_living(lua_State *L, const struct record_kind *kind, int64_t id)
-{
-    struct record *r;
-    if (handle_push_known(L, kind, id))
-        return true;
-    handle_new(L, kind);
-    if (registry_find_id(kind->registry, id, &r) == REGISTRY_FOUND) {
-        handle_make_known(L, r);
-        return true;
-    }
-    lua_pop(L, 1);
-    return false;
-}
-
 /* A list of handles of all that live. Their ids first: no Lua runs under the lock. */
 static int push_all(lua_State *L, const struct record_kind *kind)
 {
@@ -490,9 +483,11 @@ static int push_all(lua_State *L, const struct record_kind *kind)
     counters_unlock();
     lua_createtable(L, count < INT_MAX ? (int)count : 0, 0);
     lua_Integer found = 0;
-    for (size_t i = 0; i < count; i++)
-        if (push_living(L, kind, ids[i]))
+    for (size_t i = 0; i < count; i++) {
+        if (push_by_id(L, kind, ids[i]) == REGISTRY_FOUND)
             lua_rawseti(L, 2, ++found);
+        lua_settop(L, 2);
+    }
     return 1;
 }
 
@@ -526,24 +521,22 @@ static int push_text(lua_State *L)
 
 static int module_metrics(lua_State *L)
 {
+    const struct recipe r = {.function = "metrics"};
     bool by_name = false;
     if (!lua_isnoneornil(L, 1)) {
         if (lua_type(L, 1) != LUA_TTABLE)
-            error_argument_type(L, 1, "metrics", "table or nil");
+            error_argument_type(L, 1, r.function, "table or nil");
         for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
             if (!is_key(L, "names"))
-                error_argument(L, 1, "metrics", "unknown option '%s'", luaL_tolstring(L, -2, NULL));
-            if (!lua_isboolean(L, -1))
-                error_argument(L, 1, "metrics", "option 'names': boolean expected, got %s",
-                               luaL_typename(L, -1));
-            by_name = lua_toboolean(L, -1);
+                raise_unknown_option(L, &r);
+            by_name = check_option_flag(L, "names", &r);
         }
     }
     size_t length;
     lua_pushcfunction(L, push_text);
     char *text = metrics_text(by_name, &length);
     if (text == NULL)
-        return error_raise(L, ERROR_OUT_OF_MEMORY, "no memory for '%s'", "metrics");
+        return raise_no_memory(L, &r);
     lua_pushlightuserdata(L, text);
     lua_pushinteger(L, (lua_Integer)length);
     int status = lua_pcall(L, 2, 1, 0);

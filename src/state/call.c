@@ -335,7 +335,7 @@ static int return_results(struct call *c)
 
 static void note_error(struct state *s)
 {
-    counters_add(&s->counters.errors);
+    count_add(&s->counters.errors, 1);
     PROBE_STATE(error, s);
 }
 

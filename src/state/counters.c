@@ -79,17 +79,11 @@ struct timing *timing_new(struct ownership_waits *waits)
     return t;
 }
 
-/* By the one who writes it. */
-static void add_to(_Atomic uint64_t *count, uint64_t more)
-{
-    atomic_store_explicit(count, get(count) + more, memory_order_relaxed);
-}
-
 void timing_add_stay(struct timing *t, const struct timespec *begun)
 {
     struct timespec now = clock_now();
     uint64_t nanoseconds = (uint64_t)clock_elapsed_ns(begun, &now);
-    add_to(&t->inside_nanoseconds, nanoseconds);
+    count_add(&t->inside_nanoseconds, nanoseconds);
     histogram_add(&t->stays, nanoseconds);
 }
 
@@ -108,10 +102,10 @@ static void read_timing(struct stats *s, struct timing *t)
 /* Under the list's lock: what a state leaves that is gone. */
 static void leave_timing(struct timing *to, struct timing *from)
 {
-    add_to(&to->inside_nanoseconds, get(&from->inside_nanoseconds));
+    count_add(&to->inside_nanoseconds, get(&from->inside_nanoseconds));
     for (int i = 0; i < HISTOGRAM_COUNTS; i++) {
-        add_to(&to->stays.counts[i], get(&from->stays.counts[i]));
-        add_to(&to->waits.counts[i], get(&from->waits.counts[i]));
+        count_add(&to->stays.counts[i], get(&from->stays.counts[i]));
+        count_add(&to->waits.counts[i], get(&from->waits.counts[i]));
     }
 }
 

@@ -52,13 +52,6 @@ static inline void counters_init(struct counters *c)
     atomic_init(&c->refused, 0);
 }
 
-/* The thread inside. */
-static inline void counters_add(_Atomic uint64_t *count)
-{
-    uint64_t before = atomic_load_explicit(count, memory_order_relaxed);
-    atomic_store_explicit(count, before + 1, memory_order_relaxed);
-}
-
 /* Any thread. */
 static inline void counters_add_refused(struct counters *c)
 {

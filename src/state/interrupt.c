@@ -162,7 +162,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     struct interrupt *i = &s->interrupt;
     int request = take_request(i);
     if (request != INTERRUPT_NONE) {
-        counters_add(&s->counters.interrupted);
+        count_add(&s->counters.interrupted, 1);
         PROBE_STATE(interrupt, s);
     }
     if (request == INTERRUPT_ALWAYS) {

@@ -124,7 +124,7 @@ void stay_end_specially(struct stay *s);
 static inline void stay_end(struct stay *s)
 {
     PROBE_CALL(call_leave, s->state, s->state->main);
-    counters_add(&s->state->counters.calls);
+    count_add(&s->state->counters.calls, 1);
     if (__builtin_expect(s->kind != STAY_OUTERMOST, 0))
         stay_end_specially(s);
     else

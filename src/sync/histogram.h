@@ -5,8 +5,7 @@
 #ifndef MTSTATES_HISTOGRAM_H
 #define MTSTATES_HISTOGRAM_H
 
-#include <stdatomic.h>
-#include <stdint.h>
+#include "count.h"
 
 enum { HISTOGRAM_COUNTS = 33 };
 
@@ -19,9 +18,7 @@ static inline void histogram_add(struct histogram *h, uint64_t nanoseconds)
 {
     uint64_t us = (nanoseconds + 999) / 1000;
     unsigned i = us <= 1 ? 0 : 64 - (unsigned)__builtin_clzll(us - 1);
-    _Atomic uint64_t *count = &h->counts[i < HISTOGRAM_COUNTS ? i : HISTOGRAM_COUNTS - 1];
-    uint64_t before = atomic_load_explicit(count, memory_order_relaxed);
-    atomic_store_explicit(count, before + 1, memory_order_relaxed);
+    count_add(&h->counts[i < HISTOGRAM_COUNTS ? i : HISTOGRAM_COUNTS - 1], 1);
 }
 
 #endif

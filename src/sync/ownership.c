@@ -189,19 +189,13 @@ static enum entry try_again(struct waiter *w, struct ownership_set *set, struct 
 }
 
 /* Under the lock. */
-static void add(_Atomic uint64_t *count, uint64_t more)
-{
-    uint64_t before = atomic_load_explicit(count, memory_order_relaxed);
-    atomic_store_explicit(count, before + more, memory_order_relaxed);
-}
-
 static void count_wait(struct ownership_waits *waits, const struct waiter *w, enum entry entry)
 {
     struct timespec now = clock_now();
     uint64_t nanoseconds = (uint64_t)clock_elapsed_ns(&w->since, &now);
-    add(&waits->waited, 1);
-    add(&waits->timed_out, entry == ENTRY_BUSY);
-    add(&waits->nanoseconds, nanoseconds);
+    count_add(&waits->waited, 1);
+    count_add(&waits->timed_out, entry == ENTRY_BUSY);
+    count_add(&waits->nanoseconds, nanoseconds);
     if (waits->lengths != NULL)
         histogram_add(waits->lengths, nanoseconds);
 }
