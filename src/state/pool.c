@@ -696,13 +696,13 @@ void pool_note_limit(struct member *m)
 
 void pool_end_stay(struct stay *stay)
 {
-    struct member *m = stay->state->member;
+    struct state *s = stay->state;
+    uint64_t judged_from = atomic_load_explicit(&s->member->judged_from, memory_order_relaxed);
     stay_unlink(stay);
-    if (__builtin_expect(
-            calls_of(stay->state) < atomic_load_explicit(&m->judged_from, memory_order_relaxed), 1))
-        stay_leave_state(stay->state, stay->self);
-    else
-        leave_or_replace(stay->state, stay->self);
+    if (__builtin_expect(calls_of(s) < judged_from, 1) &&
+        __builtin_expect(ownership_leave_unflagged(&s->ownership, stay->self->number), 1))
+        return;
+    leave_or_replace(s, stay->self);
 }
 
 /* ---- reload ---- */
