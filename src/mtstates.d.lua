@@ -151,6 +151,68 @@ function mtstates.stats() end
 ---@return string text
 function mtstates.metrics(options) end
 
+---A sampling profiler of the Lua code that runs in states, of all threads of the process at once. One profile
+---is taken at a time. While none is, it costs nothing.
+---
+---Every `interval` seconds each thread that is inside of a state is sent the signal of interrupts, and at its
+---next operation copies its stack: the coroutine that runs, those that resumed it, and the states around, down
+---to the host, whose own stack is not seen. What runs while signals cannot stop it, a function of C or a
+---finalizer, has its time when it returns. All seconds count, those of waiting in such a function too; what is
+---outside of states does not. A thread that blocks the signal is not seen.
+---@class mtstates.profile
+mtstates.profile = {}
+
+---Begins a profile. Any thread, from inside of states too. A forked child has none.
+---@param options? {interval?: number, depth?: integer, states?: (mtstates.State|mtstates.Pool)[]}
+---interval: seconds from sample to sample, 0.001 to 1, 0.01 by default; depth: functions of a stack that are
+---shown, innermost first, 1 to 200, 64 by default; states: only what runs in these, and what that calls
+---Raises an error when one is being taken, out_of_memory, or an argument error.
+function mtstates.profile.start(options) end
+
+---Ends the profile. Any thread; waits for none.
+---@return mtstates.Profile
+---Raises an error when none is being taken.
+function mtstates.profile.stop() end
+
+---A profile that was taken: for each thread, distinct stacks and how long it was in each. In which order is
+---not kept, so memory does not grow with time.
+---@class mtstates.Profile
+local Profile = {}
+
+---A line per stack with microseconds, as flamegraph.pl and many others take it: states or pools, then
+---functions, from the outermost on, with semicolons between.
+---@return string
+function Profile:folded() end
+
+---JSON for speedscope.app, with a profile per thread.
+---@return string
+function Profile:speedscope() end
+
+---A protocol buffer for google's pprof, not compressed; threads are a label.
+---@return string
+function Profile:pprof() end
+
+---A table of the functions with the most time, for a terminal: of their own, and with what they called.
+---@param rows? integer 20 by default
+---@return string
+function Profile:top(rows) end
+
+---Writes a file: folded stacks where its name ends with .folded or .txt, .json for speedscope, .pb for pprof.
+---@param path string
+---Raises why it could not be written, or an argument error for another name.
+function Profile:write(path) end
+
+---@return mtstates.ProfileStats
+function Profile:stats() end
+
+---@class mtstates.ProfileStats
+---@field samples integer that were taken
+---@field lost integer for which there was no memory
+---@field threads integer that were seen inside of states
+---@field seconds number from start to stop
+---@field interval number
+---@field depth integer
+
 ---A handle. `h(...)` is `h:call(...)`; `h1 == h2` when both refer to one state, but they are two keys of a
 ---table; tostring shows name and id; `local h <close>` gives up what the handle owns at the end of the block.
 ---Every method but close raises object_closed when the state is closed.

@@ -388,6 +388,9 @@ end
 local function child(seed)
     local only = tonumber(os.getenv("ADVERSARY_ROUND"))
     collectgarbage(seed % 20 == 0 and "generational" or "incremental")
+    if seed % 3 == 0 then
+        mtstates.profile.start({ interval = 0.001 })
+    end
     for number = only or 1, only or ROUNDS do
         play_round(seed, number)
     end

@@ -140,7 +140,7 @@ local FUNCTIONS = { print, with_upvalue, error, pcall, echo, coroutine.wrap(fail
 
 local methods = debug.getmetatable(mtstates.newstate(echo))
 local pool_methods = debug.getmetatable(mtstates.newpool({ size = 1 }, echo))
-local slots = {} -- handles of states and pools, whatever has become of them
+local slots = {} -- profiles, and handles of states and pools, whatever has become of them
 
 local function any_handle()
     local handle = slots[math.random(SLOTS)]
@@ -156,7 +156,7 @@ local function option_table()
     local options = {}
     for _ = 1, math.random(0, 3) do
         options[choose({ "name", "libs", "inherit", "memory_limit", "time_limit", "size", "min", "recycle",
-            "x", "\0", 1, 0.5, false, FAILING, print })] =
+            "interval", "depth", "states", "x", "\0", 1, 0.5, false, FAILING, print })] =
             choose({ true, false, "a", "", 1, -1, 0.01, 1e6, math.huge, FAILING, ("n"):rep(65536), print,
                 {}, { calls = 1 }, { seconds = 0.001, bytes = 1 }, { calls = 0 }, { x = 1 } })
     end
@@ -223,6 +223,10 @@ local function pool_method(name)
     return name, function(handle, ...) return pool_methods.__index[name](handle, ...) end, "method"
 end
 
+local function profile_method(name)
+    return name, function(p, ...) return p[name](p, ...) end, "method"
+end
+
 local function function_of(name)
     return name, mtstates[name], "function"
 end
@@ -244,6 +248,11 @@ local TARGETS = {
     { pool_method("call") }, { pool_method("call") }, { pool_method("tcall") }, { pool_method("broadcast") },
     { pool_method("reload") }, { pool_method("state") }, { pool_method("close") }, { pool_method("stats") },
     { pool_method("interrupt") },
+    { "start", mtstates.profile.start, "method" }, { "stop", mtstates.profile.stop, "method" },
+    { "start", function() mtstates.profile.start({ interval = 0.001 }) end, "method" },
+    { profile_method("folded") }, { profile_method("speedscope") }, { profile_method("pprof") },
+    { profile_method("top") }, { profile_method("stats") },
+    { profile_method("write") }, -- no name that it may be given has an extension
     { metamethod("__gc") }, { metamethod("__close") }, { metamethod("__call") }, { metamethod("__eq") },
     { metamethod("__tostring") },
     { metamethod("tostring", tostring) },

@@ -5,6 +5,9 @@
 #include "mtstates.h"
 
 #include "handle.h"
+#include "options.h"
+#include "profile_handle.h"
+#include "push_text.h"
 #include "state/class.h"
 #include "state/error.h"
 #include "state/fork.h"
@@ -17,7 +20,6 @@
 #include "sync/cpus.h"
 #include "watch/metrics.h"
 
-#include <float.h>
 #include <lauxlib.h>
 #include <limits.h>
 #include <stdatomic.h>
@@ -46,34 +48,10 @@ static void take_name(lua_State *L, int index, struct recipe *r)
         error_argument(L, 1, r->function, "name longer than %d bytes", RECORD_NAME_MAX);
 }
 
-static void check_option_type(lua_State *L, const char *option, int type, const struct recipe *r)
-{
-    if (lua_type(L, -1) != type)
-        error_argument(L, 1, r->function, "option '%s': %s expected, got %s", option,
-                       lua_typename(L, type), luaL_typename(L, -1));
-}
-
-static bool check_option_flag(lua_State *L, const char *option, const struct recipe *r)
-{
-    check_option_type(L, option, LUA_TBOOLEAN, r);
-    return lua_toboolean(L, -1);
-}
-
-static double check_option_limit(lua_State *L, const char *option, const struct recipe *r)
-{
-    check_option_type(L, option, LUA_TNUMBER, r);
-    double limit = lua_tonumber(L, -1);
-    if (!(limit > 0) || limit > DBL_MAX)
-        error_argument(L, 1, r->function,
-                       "option '%s': %s is no limit: a positive number expected, or nil for none",
-                       option, luaL_tolstring(L, -1, NULL));
-    return limit;
-}
-
 /* In milliseconds, rounded up. */
 static uint32_t check_time_limit(lua_State *L, const struct recipe *r)
 {
-    double limit = check_option_limit(L, "time_limit", r) * 1e3;
+    double limit = option_check_limit(L, "time_limit", r->function) * 1e3;
     if (limit > TIME_LIMIT_MAX)
         error_argument(L, 1, r->function,
                        "option 'time_limit': %s seconds are more than the longest limit, %d days",
@@ -84,19 +62,8 @@ static uint32_t check_time_limit(lua_State *L, const struct recipe *r)
 
 static size_t check_memory_limit(lua_State *L, const struct recipe *r)
 {
-    double limit = check_option_limit(L, "memory_limit", r);
+    double limit = option_check_limit(L, "memory_limit", r->function);
     return limit < (double)PTRDIFF_MAX ? (size_t)limit : (size_t)PTRDIFF_MAX;
-}
-
-static bool is_key(lua_State *L, const char *option)
-{
-    return lua_type(L, -2) == LUA_TSTRING && lua_rawlen(L, -2) == strlen(option) &&
-           strcmp(lua_tostring(L, -2), option) == 0;
-}
-
-static int raise_unknown_option(lua_State *L, const struct recipe *r)
-{
-    return error_argument(L, 1, r->function, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
 }
 
 /* An option of every kind of state; its name and value are on top of the stack. False: it is none.
@@ -104,19 +71,19 @@ static int raise_unknown_option(lua_State *L, const struct recipe *r)
 static bool take_option(lua_State *L, struct recipe *r, bool *has_libs)
 {
     struct state_options *o = &r->options;
-    if (is_key(L, "name")) {
+    if (option_is(L, "name")) {
         take_name(L, -1, r);
-    } else if (is_key(L, "libs")) {
+    } else if (option_is(L, "libs")) {
         *has_libs = true;
-        o->libs = check_option_flag(L, "libs", r);
-    } else if (is_key(L, "inherit")) {
-        r->inherit = check_option_flag(L, "inherit", r);
-    } else if (is_key(L, "memory_limit")) {
+        o->libs = option_check_flag(L, "libs", r->function);
+    } else if (option_is(L, "inherit")) {
+        r->inherit = option_check_flag(L, "inherit", r->function);
+    } else if (option_is(L, "memory_limit")) {
         o->memory_limit = check_memory_limit(L, r);
-    } else if (is_key(L, "time_limit")) {
+    } else if (option_is(L, "time_limit")) {
         o->time_limit = check_time_limit(L, r);
-    } else if (is_key(L, "timing")) {
-        o->timing = check_option_flag(L, "timing", r);
+    } else if (option_is(L, "timing")) {
+        o->timing = option_check_flag(L, "timing", r->function);
     } else {
         return false;
     }
@@ -130,7 +97,7 @@ static bool take_options(lua_State *L, struct recipe *r)
     bool has_libs = false;
     for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1))
         if (!take_option(L, r, &has_libs))
-            raise_unknown_option(L, r);
+            option_raise_unknown(L, r->function);
     lua_pushlstring(L, o->name != NULL ? o->name : "", o->name_length);
     lua_replace(L, 1);
     if (o->name != NULL)
@@ -181,30 +148,17 @@ static struct recipe check_newstate(lua_State *L)
 
 /* ---- arguments of newpool ---- */
 
-/* A whole number from 1 to `most`. */
-static uint64_t check_option_count(lua_State *L, const char *option, lua_Integer most,
-                                   const struct recipe *r)
-{
-    check_option_type(L, option, LUA_TNUMBER, r);
-    int is_integer;
-    lua_Integer count = lua_tointegerx(L, -1, &is_integer);
-    if (!is_integer || count < 1 || count > most)
-        error_argument(L, 1, r->function, "option '%s': an integer from 1 to %I expected, got %s",
-                       option, (LUAI_UACINT)most, luaL_tolstring(L, -1, NULL));
-    return (uint64_t)count;
-}
-
 /* The table on top of the stack. */
 static void take_recycle(lua_State *L, struct pool_options *o, const struct recipe *r)
 {
-    check_option_type(L, "recycle", LUA_TTABLE, r);
+    option_check_type(L, "recycle", LUA_TTABLE, r->function);
     for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) {
-        if (is_key(L, "calls")) {
-            o->recycle_calls = check_option_count(L, "recycle.calls", LUA_MAXINTEGER, r);
-        } else if (is_key(L, "bytes")) {
-            o->recycle_bytes = check_option_count(L, "recycle.bytes", LUA_MAXINTEGER, r);
-        } else if (is_key(L, "seconds")) {
-            double seconds = check_option_limit(L, "recycle.seconds", r);
+        if (option_is(L, "calls")) {
+            o->recycle_calls = option_check_count(L, "recycle.calls", LUA_MAXINTEGER, r->function);
+        } else if (option_is(L, "bytes")) {
+            o->recycle_bytes = option_check_count(L, "recycle.bytes", LUA_MAXINTEGER, r->function);
+        } else if (option_is(L, "seconds")) {
+            double seconds = option_check_limit(L, "recycle.seconds", r->function);
             o->recycle_milliseconds = seconds < 1e12 ? (uint64_t)(seconds * 1e3) : UINT64_MAX;
         } else {
             error_argument(L, 1, r->function, "unknown option 'recycle.%s'",
@@ -220,14 +174,14 @@ static struct recipe check_newpool(lua_State *L, struct pool_options *o)
     if (lua_type(L, 1) != LUA_TTABLE)
         error_argument_type(L, 1, r.function, "table");
     for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
-        if (is_key(L, "size"))
-            o->size = (unsigned)check_option_count(L, "size", POOL_SIZE_MAX, &r);
-        else if (is_key(L, "min"))
-            o->min = (unsigned)check_option_count(L, "min", POOL_SIZE_MAX, &r);
-        else if (is_key(L, "recycle"))
+        if (option_is(L, "size"))
+            o->size = (unsigned)option_check_count(L, "size", POOL_SIZE_MAX, r.function);
+        else if (option_is(L, "min"))
+            o->min = (unsigned)option_check_count(L, "min", POOL_SIZE_MAX, r.function);
+        else if (option_is(L, "recycle"))
             take_recycle(L, o, &r);
         else if (!take_option(L, &r, &has_libs))
-            raise_unknown_option(L, &r);
+            option_raise_unknown(L, r.function);
     }
     if (o->size == 0)
         o->size = cpus_count() < POOL_SIZE_MAX ? cpus_count() : POOL_SIZE_MAX;
@@ -513,12 +467,6 @@ static int module_stats(lua_State *L)
     return 1;
 }
 
-static int push_text(lua_State *L)
-{
-    lua_pushlstring(L, lua_touserdata(L, 1), (size_t)lua_tointeger(L, 2));
-    return 1;
-}
-
 static int module_metrics(lua_State *L)
 {
     const struct recipe r = {.function = "metrics"};
@@ -527,21 +475,15 @@ static int module_metrics(lua_State *L)
         if (lua_type(L, 1) != LUA_TTABLE)
             error_argument_type(L, 1, r.function, "table or nil");
         for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
-            if (!is_key(L, "names"))
-                raise_unknown_option(L, &r);
-            by_name = check_option_flag(L, "names", &r);
+            if (!option_is(L, "names"))
+                option_raise_unknown(L, r.function);
+            by_name = option_check_flag(L, "names", r.function);
         }
     }
     size_t length;
-    lua_pushcfunction(L, push_text);
+    push_text_begin(L);
     char *text = metrics_text(by_name, &length);
-    if (text == NULL)
-        return raise_no_memory(L, &r);
-    lua_pushlightuserdata(L, text);
-    lua_pushinteger(L, (lua_Integer)length);
-    int status = lua_pcall(L, 2, 1, 0);
-    free(text);
-    return status == LUA_OK ? 1 : lua_error(L);
+    return push_text_end(L, text, length, r.function);
 }
 
 /* What there is to raise when the singleton was neither found nor made. */
@@ -695,6 +637,8 @@ int luaopen_mtstates(lua_State *L)
     luaL_setfuncs(L, functions, HANDLE_UPVALUES);
     error_push_names(L);
     lua_setfield(L, -2, "error");
+    profile_push_functions(L);
+    lua_setfield(L, -2, "profile");
     lua_pushliteral(L, MTSTATES_VERSION);
     lua_setfield(L, -2, "_VERSION");
     lua_pushfstring(L,

@@ -6,7 +6,7 @@ void stats_set(lua_State *L, const char *name, uint64_t count)
     lua_setfield(L, -2, name);
 }
 
-static void set_seconds(lua_State *L, const char *name, uint64_t nanoseconds)
+void stats_set_seconds(lua_State *L, const char *name, uint64_t nanoseconds)
 {
     lua_pushnumber(L, (lua_Number)nanoseconds * 1e-9);
     lua_setfield(L, -2, name);
@@ -33,10 +33,10 @@ void stats_push(lua_State *L, const struct stats *s)
     stats_set(L, "interrupted", s->counts.interrupted);
     stats_set(L, "bytes", s->bytes);
     stats_set(L, "peak_bytes", s->peak_bytes);
-    set_seconds(L, "wait_seconds", s->counts.wait_nanoseconds);
+    stats_set_seconds(L, "wait_seconds", s->counts.wait_nanoseconds);
     if (!s->is_timed)
         return;
-    set_seconds(L, "inside_seconds", s->inside_nanoseconds);
+    stats_set_seconds(L, "inside_seconds", s->inside_nanoseconds);
     set_histogram(L, "inside_histogram", s->stays);
     set_histogram(L, "wait_histogram", s->waits);
 }

@@ -11,6 +11,9 @@
 /* Sets a field of the table on top of the stack. [-0, +0, m] */
 void stats_set(lua_State *L, const char *name, uint64_t count);
 
+/* The same in seconds. */
+void stats_set_seconds(lua_State *L, const char *name, uint64_t nanoseconds);
+
 /* Pushes a table of what states and pools have in common. [-0, +1, m] */
 void stats_push(lua_State *L, const struct stats *s);
 

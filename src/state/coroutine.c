@@ -22,10 +22,10 @@ static lua_State *check_coroutine(lua_State *L)
 static int resume_published(lua_State *L, lua_State *co, int arguments, int *results)
 {
     struct interrupt *i = interrupt_here(L);
-    lua_State *before = interrupt_running(i);
-    interrupt_switch(i, co);
+    struct interrupt_resumed resumed;
+    interrupt_resume(i, &resumed, co);
     int status = lua_resume(co, L, arguments, results);
-    interrupt_switch(i, before);
+    interrupt_resumed_end(i, &resumed);
     return status;
 }
 
@@ -36,13 +36,13 @@ static int resume_published(lua_State *L, lua_State *co, int arguments, int *res
 static int close_published(lua_State *L, lua_State *co)
 {
     struct interrupt *i = interrupt_here(L);
-    lua_State *before = interrupt_running(i);
+    struct interrupt_resumed resumed;
     if (!LUA_INSIDE_COUNTS_ON && !thread_has_stack(thread_self()))
         luaL_error(L, "C stack overflow");
     *lua_inside_allowhook(co) = 1;
-    interrupt_switch(i, co);
+    interrupt_resume(i, &resumed, co);
     int status = lua_inside_close_coroutine(L, co);
-    interrupt_switch(i, before);
+    interrupt_resumed_end(i, &resumed);
     return status;
 }
 
@@ -106,13 +106,27 @@ static int wrapped(lua_State *L)
     return lua_error(L);
 }
 
-static int coroutine_wrap(lua_State *L)
+/* Pushes a coroutine of the function at index 1. [-0, +1, e] */
+static void push_coroutine(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    lua_pushlightuserdata(L, interrupt_here(L));
     lua_State *co = lua_newthread(L);
+    interrupt_pass_on_hook(interrupt_here(L), L, co);
     lua_pushvalue(L, 1);
     lua_xmove(L, co, 1);
+}
+
+static int coroutine_create(lua_State *L)
+{
+    push_coroutine(L);
+    return 1;
+}
+
+static int coroutine_wrap(lua_State *L)
+{
+    push_coroutine(L);
+    lua_pushlightuserdata(L, interrupt_here(L));
+    lua_insert(L, -2);
     lua_pushcclosure(L, wrapped, 2);
     return 1;
 }
@@ -141,6 +155,7 @@ static int coroutine_close(lua_State *L)
 int coroutine_open(lua_State *L, struct interrupt *i)
 {
     static const luaL_Reg published[] = {
+        {"create", coroutine_create},
         {"resume", coroutine_resume},
         {"wrap", coroutine_wrap},
         {"close", coroutine_close},

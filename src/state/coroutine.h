@@ -1,6 +1,7 @@
 /*
  * The coroutine library of states: Lua's own (lcorolib.c), but resume, wrap and close tell the
- * state's interrupt which coroutine runs (interrupt.c). And where Lua counts C calls from zero in a
+ * state's interrupt which coroutine runs (interrupt.c), and those that are made have no hook of
+ * ours. And where Lua counts C calls from zero in a
  * coroutine that is closed, these ask whether there is C stack for that.
  */
 #ifndef MTSTATES_COROUTINE_H

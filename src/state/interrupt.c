@@ -1,5 +1,6 @@
 /*
- * Stopping Lua code of a state from any thread, and where its time is over (time_limit.h).
+ * Stopping Lua code of a state from any thread, and where its time is over (time_limit.h). The hook
+ * that does it takes the samples of a profile, too (sample.h).
  *
  * Lua stops code at a debug hook, and a hook that is always set makes code several times slower. So
  * it is set when there is a request, by the thread that runs the code, which alone may touch its
@@ -28,8 +29,10 @@
  * handler writes nothing, and the thread looks for a request once more after that.
  *
  * Only `running` is given our hook, so there is one hook of the state's own to be kept and given
- * back. A coroutine that is made in just this moment inherits ours, which goes away when it is
- * called there; what it should have inherited is lost to it.
+ * back, with the operations that were left of its count. As long as ours is there it hands on what
+ * that one wants. A coroutine that is made in just this moment inherits ours: functions of Lua give
+ * it the state's own (interrupt_pass_on_hook); in one that a C module makes ours goes away when it
+ * is called there, and what it should have inherited is lost to it.
  *
  * Where every operation is struck, no pcall keeps what it caught, so errors would only go up from
  * one to the next. Of those there may be 200 000 in a coroutine, whose depth Lua counts anew after
@@ -42,6 +45,7 @@
 #include "interpreter.h"
 #include "lua_inside.h"
 #include "probes.h"
+#include "sample.h"
 #include "sync/thread_signal.h"
 
 #include <lauxlib.h>
@@ -56,6 +60,7 @@ static void on_hook(lua_State *L, lua_Debug *ar);
 
 /* ---- hooks, by the thread inside or its handler ---- */
 
+/* Ours comes at the next operation, and when the function that runs, perhaps one of C, returns. */
 static void hook_put(struct interrupt *i, lua_State *L)
 {
     lua_Hook function = lua_gethook(L);
@@ -63,20 +68,23 @@ static void hook_put(struct interrupt *i, lua_State *L)
         i->own.function = function;
         i->own.mask = lua_gethookmask(L);
         i->own.count = lua_gethookcount(L);
+        i->own.left = *lua_inside_hook_left(L);
     } else if (GET(i->hooked) != L) { /* a new coroutine, made by one that had it */
         i->own.function = NULL;
-        i->own.mask = i->own.count = 0;
+        i->own.mask = i->own.count = i->own.left = 0;
     }
     SET(i->hooked, L);
-    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+    lua_sethook(L, on_hook, i->own.mask | LUA_MASKCOUNT | LUA_MASKRET, 1);
 }
 
 static void hook_take(struct interrupt *i)
 {
     lua_State *L = GET(i->hooked);
     SET(i->hooked, NULL);
-    if (lua_gethook(L) == on_hook)
-        lua_sethook(L, i->own.function, i->own.mask, i->own.count);
+    if (lua_gethook(L) != on_hook)
+        return;
+    lua_sethook(L, i->own.function, i->own.mask, i->own.count);
+    *lua_inside_hook_left(L) = i->own.left;
 }
 
 static void change_begin(struct interrupt *i)
@@ -119,6 +127,8 @@ static void settle_in_handler(struct interrupt *i)
 /* In the handler, of the thread that is inside of all these. */
 static void look_at_states(const struct mtstates_inside *innermost)
 {
+    if (innermost == NULL)
+        sample_refuse();
     for (const struct mtstates_inside *i = innermost; i != NULL; i = i->around)
         settle_in_handler(&state_of_inside(i)->interrupt);
 }
@@ -154,11 +164,22 @@ static int take_request(struct interrupt *i)
     return request;
 }
 
-/* In the state, before an operation of coroutine `L`, the running one or one that inherited it. */
-static void on_hook(lua_State *L, lua_Debug *ar)
+/* The hook goes, from `L`, the running coroutine or one that inherited it. It may be put back. */
+static void hook_end(struct interrupt *i, lua_State *L)
 {
-    (void)ar;
-    struct state *s = interpreter_state(L);
+    change_begin(i);
+    if (GET(i->hooked) == L)
+        hook_take(i);
+    else
+        lua_sethook(L, NULL, 0, 0);
+    change_end(i);
+    if (interrupt_is_pending(i))
+        interrupt_settle(i);
+}
+
+/* What is raised at an operation, if anything. [-0, +0, v] */
+static void look_for_strikes(struct state *s, lua_State *L)
+{
     struct interrupt *i = &s->interrupt;
     int request = take_request(i);
     if (request != INTERRUPT_NONE) {
@@ -178,18 +199,41 @@ static void on_hook(lua_State *L, lua_Debug *ar)
         strike_always(i, L, interpreter_push_time_limit);
         return;
     }
-    change_begin(i);
-    if (GET(i->hooked) == L)
-        hook_take(i);
-    else
-        lua_sethook(L, NULL, 0, 0);
-    change_end(i);
-    if (interrupt_is_pending(i))
-        interrupt_settle(i);
+    hook_end(i, L);
     if (request == INTERRUPT_ONCE)
         strike(L, interpreter_push_interrupted);
     if (late == TIME_LIMIT_ONCE)
         strike(L, interpreter_push_time_limit);
+}
+
+/* The hook that the state's own code has set there, if this is an event for it, or NULL. */
+static lua_Hook own_hook(struct interrupt *i, lua_State *L, int event)
+{
+    int mask = event == LUA_HOOKTAILCALL ? LUA_MASKCALL : 1 << event;
+    if (GET(i->hooked) != L || !(i->own.mask & mask))
+        return NULL;
+    if (event == LUA_HOOKCOUNT) {
+        if (--i->own.left > 0)
+            return NULL;
+        i->own.left = i->own.count;
+    }
+    return i->own.function;
+}
+
+/* In the state: before an operation of coroutine `L`, the running one or one that inherited the
+ * hook, or at another event there. */
+static void on_hook(lua_State *L, lua_Debug *ar)
+{
+    struct state *s = interpreter_state(L);
+    struct interrupt *i = &s->interrupt;
+    lua_Hook own = own_hook(i, L, ar->event);
+    sample_take(L);
+    if (ar->event == LUA_HOOKCOUNT)
+        look_for_strikes(s, L);
+    else if (!interrupt_is_pending(i))
+        hook_end(i, L);
+    if (own != NULL)
+        own(L, ar);
 }
 
 /* ---- requests ---- */
@@ -206,6 +250,7 @@ void interrupt_init(struct interrupt *i)
     atomic_init(&i->hooked, NULL);
     atomic_init(&i->changing, false);
     i->yielded = NULL;
+    i->resumed = NULL;
     i->tick = (struct tick){.listed = false};
 }
 
@@ -220,6 +265,16 @@ void interrupt_detach(struct interrupt *i)
     COMPILER_FENCE();
     atomic_store(&i->request, INTERRUPT_NONE);
     interrupt_settle(i);
+}
+
+void interrupt_pass_on_hook(struct interrupt *i, lua_State *L, lua_State *co)
+{
+    if (lua_gethook(co) != on_hook)
+        return;
+    if (GET(i->hooked) == L)
+        lua_sethook(co, i->own.function, i->own.mask, i->own.count);
+    else
+        lua_sethook(co, NULL, 0, 0);
 }
 
 void interrupt_destroy(struct interrupt *i)
@@ -246,7 +301,7 @@ void interrupt_meet(struct interrupt *i)
 {
     interrupt_settle(i);
     if (interrupt_is_requested(i))
-        ticker_add(&i->tick, send_again); /* the sender saw nobody inside */
+        ticker_add(&i->tick, send_again, TICKER_SECONDS); /* the sender saw nobody inside */
 }
 
 bool interrupt_send(struct state *s, enum interrupt_request request)
@@ -260,7 +315,7 @@ bool interrupt_send(struct state *s, enum interrupt_request request)
     else
         atomic_store(&i->request, (int)request); /* I1 */
     if (request != INTERRUPT_NONE && send_signal(s))
-        ticker_add(&i->tick, send_again);
+        ticker_add(&i->tick, send_again, TICKER_SECONDS);
     return true;
 }
 
@@ -366,6 +421,27 @@ void interrupt_open_base(lua_State *target, struct interrupt *i)
     lua_setglobal(target, "xpcall");
 }
 
+/*
+ * Functions of the debug library's that have to do with hooks: Lua's own, upvalue 2, while ours is
+ * away and no handler puts it there. Afterwards ours is put back: code that does nothing else would
+ * take it away each time before it strikes. [-n, +results, e]
+ */
+static int call_without_hook(lua_State *L)
+{
+    struct interrupt *i = to_interrupt(L, 1);
+    luaL_checkstack(L, 1, NULL);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_insert(L, 1);
+    change_begin(i);
+    if (GET(i->hooked) != NULL)
+        hook_take(i);
+    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+    change_end(i);
+    if (interrupt_is_pending(i))
+        interrupt_settle(i);
+    return status == LUA_OK ? lua_gettop(L) : lua_error(L);
+}
+
 /* The checks of Lua's own (db_sethook), so that what follows them fails for lack of memory only. */
 static void check_sethook(lua_State *L)
 {
@@ -377,29 +453,23 @@ static void check_sethook(lua_State *L)
     luaL_optinteger(L, argument + 2, 0);
 }
 
-/*
- * Lua's own, upvalue 2; while it changes a hook no handler may. Afterwards ours is put back: code
- * that does nothing else would take it away each time before it strikes.
- */
 static int debug_sethook(lua_State *L)
 {
-    struct interrupt *i = to_interrupt(L, 1);
     check_sethook(L);
-    luaL_checkstack(L, 1, NULL);
-    lua_pushvalue(L, lua_upvalueindex(2));
-    lua_insert(L, 1);
-    change_begin(i);
-    int status = lua_pcall(L, lua_gettop(L) - 1, 0, 0);
-    change_end(i);
-    if (interrupt_is_pending(i))
-        interrupt_settle(i);
-    return status == LUA_OK ? 0 : lua_error(L);
+    return call_without_hook(L);
+}
+
+static void replace_hook_function(lua_State *target, struct interrupt *i, const char *name,
+                                  lua_CFunction function)
+{
+    lua_pushlightuserdata(target, i);
+    lua_getfield(target, -2, name);
+    lua_pushcclosure(target, function, 2);
+    lua_setfield(target, -2, name);
 }
 
 void interrupt_open_debug(lua_State *target, struct interrupt *i)
 {
-    lua_pushlightuserdata(target, i);
-    lua_getfield(target, -2, "sethook");
-    lua_pushcclosure(target, debug_sethook, 2);
-    lua_setfield(target, -2, "sethook");
+    replace_hook_function(target, i, "sethook", debug_sethook);
+    replace_hook_function(target, i, "gethook", call_without_hook);
 }

@@ -14,6 +14,7 @@
 
 struct state;
 struct stay;
+struct interrupt_resumed;
 
 enum interrupt_request {
     INTERRUPT_NONE,
@@ -34,8 +35,16 @@ struct interrupt {
     struct {                      /* the hook that `hooked` had before */
         lua_Hook function;
         int mask, count;
+        int left; /* operations until it comes for its count */
     } own;
     interrupt_message yielded; /* why `running` has yielded in the hook, or NULL */
+    const struct interrupt_resumed *resumed;
+};
+
+/* A coroutine that has resumed another; on the C stack, innermost first. */
+struct interrupt_resumed {
+    lua_State *L;
+    const struct interrupt_resumed *before;
 };
 
 /* Before there is any state. */
@@ -65,11 +74,12 @@ static inline bool interrupt_is_requested(struct interrupt *i)
     return atomic_load(&i->request) != INTERRUPT_NONE; /* I2: see interrupt.c */
 }
 
-/* The thread inside: whether something has to strike, a request or the end of its time. */
+/* The thread inside: whether there is something for the hook, a request or what the ticker wants.
+ */
 static inline bool interrupt_is_pending(struct interrupt *i)
 {
     return interrupt_is_requested(i) ||
-           atomic_load_explicit(&thread_record.place->late, memory_order_relaxed);
+           atomic_load_explicit(&thread_record.place->pending, memory_order_relaxed) != 0;
 }
 
 /* The thread inside: puts the hook where it has to be now. */
@@ -97,6 +107,25 @@ static inline void interrupt_switch(struct interrupt *i, lua_State *L)
         interrupt_settle(i);
 }
 
+/* The thread inside: `co` runs, resumed by the coroutine that runs now. */
+static inline void interrupt_resume(struct interrupt *i, struct interrupt_resumed *r, lua_State *co)
+{
+    *r = (struct interrupt_resumed){.L = interrupt_running(i), .before = i->resumed};
+    i->resumed = r;
+    interrupt_switch(i, co);
+}
+
+/* The thread inside: it has come back. */
+static inline void interrupt_resumed_end(struct interrupt *i, const struct interrupt_resumed *r)
+{
+    i->resumed = r->before;
+    interrupt_switch(i, r->L);
+}
+
+/* The thread inside: `L` has just made `co`, which has the hook that L has; if that is ours, then
+ * the one that it should have. */
+void interrupt_pass_on_hook(struct interrupt *i, lua_State *L, lua_State *co);
+
 /* The thread inside, when `running` has yielded: NULL, or why it has to be closed. */
 static inline interrupt_message interrupt_take_yielded(struct interrupt *i)
 {
@@ -105,8 +134,8 @@ static inline interrupt_message interrupt_take_yielded(struct interrupt *i)
     return push;
 }
 
-/* Replaces functions from which code could get away: xpcall in the globals, sethook in the table on
- * top. [-0, +0, m] */
+/* Replaces functions from which code could get away, or that could see our hook: xpcall in the
+ * globals, sethook and gethook in the table on top. [-0, +0, m] */
 void interrupt_open_base(lua_State *target, struct interrupt *i);
 void interrupt_open_debug(lua_State *target, struct interrupt *i);
 

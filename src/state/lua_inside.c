@@ -6,6 +6,7 @@
 /* What the trial saw. */
 struct trial {
     int in_hook;      /* allowhook inside of a hook */
+    bool counts_left; /* operations until the hook comes */
     int finalizers;   /* so many have run */
     int guard_was_at; /* the first object's was that one */
 };
@@ -14,6 +15,8 @@ static struct trial *trial_of(lua_State *L)
 {
     return *(struct trial **)lua_getextraspace(L);
 }
+
+enum { FIRST = 12345 }; /* a count that will not come */
 
 static void on_hook(lua_State *L, lua_Debug *ar)
 {
@@ -44,11 +47,14 @@ static int try_all(lua_State *L)
         lua_setmetatable(L, -2);
     }
     int before = *lua_inside_allowhook(L);
-    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, FIRST);
+    trial_of(L)->counts_left = *lua_inside_hook_left(L) == FIRST;
+    *lua_inside_hook_left(L) = 1;
     if (luaL_loadstring(L, "return 1") != LUA_OK)
         return lua_error(L);
     lua_call(L, 0, 0);
-    lua_pushboolean(L, before == 1 && trial_of(L)->in_hook == 0 && *lua_inside_allowhook(L) == 1);
+    lua_pushboolean(L, before == 1 && trial_of(L)->counts_left && trial_of(L)->in_hook == 0 &&
+                           *lua_inside_allowhook(L) == 1);
     return 1;
 }
 

@@ -32,6 +32,15 @@ static inline unsigned char *lua_inside_allowhook(lua_State *L)
 }
 
 /*
+ * How many operations are left until the hook comes for its count: lua_sethook begins anew, and a
+ * hook of the program's own that is put back a hundred times a second would never come.
+ */
+static inline int *lua_inside_hook_left(lua_State *L)
+{
+    return (int *)(void *)((char *)L + 23 * sizeof(void *) + sizeof(int));
+}
+
+/*
  * An object that had a finalizer before all others is finalized after them, when lua_close is about
  * to free all memory, with no collection in between: the end of that finalizer is a place from
  * which to leave lua_close by a jump.

@@ -3,12 +3,14 @@
  * instruction and a note in the ELF file. Each has the id and the name (NULL: none) of a state, or
  * where it says so of a pool:
  *
- *   state_make, state_close
- *   call_enter, call_leave     round a callback; besides its lua_State, and how many calls the
- * state has had before this one call_refused               of a call that did not wait, or waited
- * in vain wait_begin, wait_end       of a call that waits, for a state or for a pool error a
- * callback has ended by one interrupt, time_limit      has struck memory_limit               a
- * callback has ended by it
+ * - state_make, state_close
+ * - call_enter, call_leave: round a callback; besides its lua_State, and how many calls the state
+ *   has had before this one
+ * - call_refused: of a call that did not wait, or waited in vain
+ * - wait_begin, wait_end: of a call that waits, for a state or for a pool
+ * - error: a callback has ended by one
+ * - interrupt, time_limit: has struck
+ * - memory_limit: a callback has ended by it
  *
  * Arguments are added at the end only, so that scripts stay right.
  */

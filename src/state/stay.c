@@ -2,6 +2,7 @@
 
 #include "lua_inside.h"
 #include "pool.h"
+#include "sample.h"
 
 enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *self,
                           enum entry entry)
@@ -83,6 +84,8 @@ static bool begin_specially(struct stay *s)
         return false;
     if (s->state->timing != NULL)
         s->begun = clock_now();
+    if (s->state->inside.around == NULL)
+        sample_refuse(); /* what is asked for was the stay before this one */
     if (interrupt_is_pending(&s->state->interrupt))
         interrupt_meet(&s->state->interrupt);
     return true;

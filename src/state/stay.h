@@ -40,7 +40,7 @@ static inline void stay_link(struct stay *s, struct state *state, struct thread 
     s->kind = state->is_special ? STAY_SPECIAL : STAY_OUTERMOST;
     state->inside.around = self->place->inside.innermost;
     atomic_signal_fence(memory_order_release);
-    self->place->inside.innermost = &state->inside;
+    __atomic_store_n(&self->place->inside.innermost, &state->inside, __ATOMIC_RELAXED);
     self->depth++;
 }
 
@@ -49,7 +49,7 @@ static inline void stay_unlink(struct stay *s)
     const struct mtstates_inside **link = &s->self->place->inside.innermost;
     while (__builtin_expect(*link != &s->state->inside, 0))
         link = &state_of_inside(*link)->inside.around;
-    *link = s->state->inside.around;
+    __atomic_store_n(link, s->state->inside.around, __ATOMIC_RELAXED); /* the ticker reads it */
     atomic_signal_fence(memory_order_acq_rel);
     s->self->depth--;
 }
@@ -63,9 +63,10 @@ static inline __attribute__((always_inline)) enum entry
 stay_begun(struct stay *s, struct state *state, struct thread *self)
 {
     stay_link(s, state, self);
-    uint32_t is_watched = (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
-                          (uint32_t)atomic_load_explicit(&self->place->late, memory_order_relaxed) |
-                          state->begins_specially;
+    uint32_t is_watched =
+        (uint32_t)atomic_load(&state->interrupt.request) /* I2 */ |
+        (uint32_t)atomic_load_explicit(&self->place->pending, memory_order_relaxed) |
+        state->begins_specially;
     if (__builtin_expect(is_watched != 0, 0))
         return stay_begun_specially(s);
     PROBE_CALL(call_enter, state, state->main);

@@ -73,7 +73,7 @@ static bool look_at_thread(struct thread_entry *e, const struct timespec *now)
         if (look_at_stay(&limits->stays[i], now))
             needs_signal = true;
     if (needs_signal) {
-        atomic_store_explicit(&e->place.late, true, memory_order_release); /* L3 */
+        atomic_fetch_or_explicit(&e->place.pending, PENDING_LIMIT, memory_order_release); /* L3 */
         thread_signal_send_locked(e);
     }
     return count > 0;
@@ -114,7 +114,7 @@ struct limited_stay *time_limit_watch(struct thread *self, struct limited_stay *
 {
     static struct tick tick;
     SET(time_limit_watching, true);
-    if (ticker_add(&tick, look))
+    if (ticker_add(&tick, look, TICKER_SECONDS))
         return l;
     SET(time_limit_watching, false);
     time_limit_end(self, l);
@@ -173,9 +173,10 @@ enum time_limit_strike time_limit_due(void)
 
 void time_limit_note(struct thread *self)
 {
-    atomic_exchange_explicit(&self->place->late, false, memory_order_acquire); /* L4 */
+    _Atomic int *pending = &self->place->pending;
+    atomic_fetch_and_explicit(pending, ~PENDING_LIMIT, memory_order_acquire); /* L4 */
     if (time_limit_due() != TIME_LIMIT_NONE)
-        SET(self->place->late, true);
+        atomic_fetch_or_explicit(pending, PENDING_LIMIT, memory_order_relaxed);
 }
 
 /* False: there is none that strikes once, or it has just become one that always does. */
@@ -193,7 +194,7 @@ enum time_limit_strike time_limit_take(void)
 {
     struct thread *self = &thread_record;
     struct time_limits *limits = self->limits;
-    if (!GET(self->place->late))
+    if (!(GET(self->place->pending) & PENDING_LIMIT))
         return TIME_LIMIT_NONE;
     enum time_limit_strike due = time_limit_due();
     if (due == TIME_LIMIT_ONCE) {

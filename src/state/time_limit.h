@@ -18,10 +18,10 @@
  * ticker, and the thread swaps once away. Each is a value for itself, so all are relaxed; only the
  * list is published with release (L1) and read with acquire (L2) when it is new.
  *
- * `late` in the thread's place says that there is a strike to be looked at. The ticker sets it
- * after it has written one, with release (L3), and sends the signal; the thread looks when it is
- * set, takes it back by a swap with acquire (L4), and then sets it again if one is still due. So
- * either that swap sees what the ticker set, and the thread the strike, or `late` stays set. Also a
+ * PENDING_LIMIT in the thread's place says that there is a strike to be looked at. The ticker sets
+ * it after it has written one, with release (L3), and sends the signal; the thread looks when it is
+ * set, takes it back with acquire (L4), and then sets it again if one is still due. So either
+ * taking it back sees what the ticker set, and the thread the strike, or it stays set. Also a
  * thread that blocks the signal sees it when it next enters a state or a coroutine.
  *
  * The ticker sleeps when there has been no limited stay for a while. It says so in `watching`,
@@ -115,7 +115,8 @@ static inline void time_limit_end(struct thread *self, struct limited_stay *l)
            atomic_load_explicit(&limits->stays[count - 1].word, memory_order_relaxed) == 0)
         count--;
     atomic_store_explicit(&limits->count, count, memory_order_relaxed);
-    if (__builtin_expect(atomic_load_explicit(&self->place->late, memory_order_relaxed), 0))
+    int pending = atomic_load_explicit(&self->place->pending, memory_order_relaxed);
+    if (__builtin_expect(pending & PENDING_LIMIT, 0))
         time_limit_note(self);
 }
 

@@ -29,6 +29,7 @@ static _Atomic unsigned count;  /* written under the lock; relaxed: an estimate 
 static pthread_key_t end_key;   /* has the entry; written once, under the lock, */
 static atomic_bool has_end_key; /* with release before this; who reads it without, acquires it */
 static unsigned forks;          /* written in a child before it has a second thread */
+static void (*drop_sample)(struct sample_slot *); /* the lock's */
 
 /*
  * C stack that is left for the state entered last: Lua's 200 C calls take up to about 448 KB, in
@@ -120,7 +121,17 @@ void thread_drop(struct thread_entry *e)
         e->next->previous = e->previous;
     atomic_fetch_sub_explicit(&count, 1, memory_order_relaxed);
     free(atomic_load_explicit(&e->limits, memory_order_relaxed));
+    struct sample_slot *sample = atomic_load_explicit(&e->sample, memory_order_relaxed);
+    if (sample != NULL)
+        drop_sample(sample);
     free(e);
+}
+
+void thread_at_drop(void (*drop)(struct sample_slot *))
+{
+    pthread_mutex_lock(&lock);
+    drop_sample = drop;
+    pthread_mutex_unlock(&lock);
 }
 
 /* A thread that dies inside of states stays in their words. */
@@ -149,8 +160,9 @@ static struct thread_entry *entry_new(const struct thread *self)
         return NULL;
     atomic_init(&e->reading, 0);
     atomic_init(&e->limits, NULL);
+    atomic_init(&e->sample, NULL);
     e->place.inside = self->place->inside;
-    atomic_init(&e->place.late, false);
+    atomic_init(&e->place.pending, 0);
     e->number = self->number;
 #if defined(__linux__)
     e->id = (pid_t)syscall(SYS_gettid);

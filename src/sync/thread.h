@@ -25,6 +25,7 @@
 #include <sys/types.h>
 
 struct time_limits;
+struct sample_slot;
 
 /* Thread numbers are multiples of this: an ownership word keeps its flags in the bits below. */
 #define THREAD_NUMBER_STEP 8u
@@ -35,13 +36,19 @@ struct time_limits;
  */
 #define THREAD_DEPTH_MAX 200u
 
+/* What the ticker wants a thread to look at, before the next operation of Lua. */
+enum thread_pending {
+    PENDING_LIMIT = 1, /* a time limit is to strike: state/time_limit.h */
+    PENDING_SAMPLE = 2 /* of its stack: state/sample.h */
+};
+
 /*
- * Where a thread is: its own and its signal handler's. But `late` is written by the ticker, too: a
- * time limit is to strike (state/time_limit.h, L3).
+ * Where a thread is: its own and its signal handler's. But of `inside.innermost` the ticker reads
+ * whether there is one, relaxed; and `pending` it sets, and the thread takes back.
  */
 struct thread_place {
     struct mtstates_thread inside; /* the states that it is inside of */
-    _Atomic int late;
+    _Atomic int pending;           /* enum thread_pending, or several */
 };
 
 /* Something to do when a thread ends, however it ends. `run` may use the module. */
@@ -63,6 +70,9 @@ struct thread_entry {
 
     /* See state/time_limit.h. NULL: it never was in a state with such a limit. */
     struct time_limits *_Atomic limits;
+
+    /* See state/sample.h. NULL: its stack was never sampled. */
+    struct sample_slot *_Atomic sample;
 
     struct thread_place place;
 
@@ -131,6 +141,9 @@ void thread_unlock(void);
 
 /* Between the two: there is no such thread any more. */
 void thread_drop(struct thread_entry *e);
+
+/* Has `drop(slot)` called with the slot of an entry that goes, under the lock. Always the same. */
+void thread_at_drop(void (*drop)(struct sample_slot *slot));
 
 /* How many are listed; to anybody who holds no lock an estimate. */
 unsigned thread_count(void);

@@ -13,6 +13,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all that foll
 static struct tick *first;
 static bool running; /* there is a thread */
 static struct park park;
+static double pace = TICKER_SECONDS; /* from look to look: the least that is asked for */
 
 static void unlink_tick(struct tick *t)
 {
@@ -24,11 +25,14 @@ static void unlink_tick(struct tick *t)
 
 static void look_at_all(void)
 {
+    pace = TICKER_SECONDS;
     for (struct tick *t = first, *next; t != NULL; t = next) {
         next = t->next;
         t->looks++;
         if (!t->look(t))
             unlink_tick(t);
+        else if (t->seconds < pace)
+            pace = t->seconds;
     }
 }
 
@@ -37,7 +41,7 @@ static void *run(void *unused)
     pthread_mutex_lock(&lock);
     for (;;) {
         bool idle = first == NULL;
-        struct timespec until = clock_after(idle ? IDLE_MS / 1e3 : TICKER_MS / 1e3);
+        struct timespec until = clock_after(idle ? IDLE_MS / 1e3 : pace);
         pthread_mutex_unlock(&lock);
         bool called = park_wait(&park, &until);
         pthread_mutex_lock(&lock);
@@ -71,11 +75,14 @@ static void start(void)
     pthread_attr_destroy(&attributes);
 }
 
-bool ticker_add(struct tick *t, bool (*look)(struct tick *))
+bool ticker_add(struct tick *t, bool (*look)(struct tick *), double seconds)
 {
     pthread_mutex_lock(&lock);
-    bool was_idle = first == NULL;
+    bool is_sooner = first == NULL || seconds < pace;
     t->looks = 0;
+    t->seconds = seconds;
+    if (seconds < pace)
+        pace = seconds;
     if (!t->listed) {
         t->look = look;
         t->previous = NULL;
@@ -87,7 +94,7 @@ bool ticker_add(struct tick *t, bool (*look)(struct tick *))
     }
     if (!running)
         start();
-    else if (was_idle)
+    else if (is_sooner)
         park_wake(&park);
     bool will_look = running;
     pthread_mutex_unlock(&lock);

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #define TICKER_MS 10
+#define TICKER_SECONDS (TICKER_MS / 1e3)
 
 /*
  * Whether a look, the n-th since there is something to send a signal for, should send it: at each
@@ -27,15 +28,17 @@ static inline bool tick_is_turn(unsigned n)
 struct tick {
     struct tick *next, *previous;
     bool (*look)(struct tick *);
+    double seconds;     /* from look to look, at most */
     unsigned looks;     /* since it was last added, this one counted */
     atomic_bool listed; /* written under the ticker's lock */
 };
 
 /*
- * Has `look(t)` called in the ticker every TICKER_MS until it returns false. Any thread; blocks for
+ * Has `look(t)` called in the ticker every TICKER_MS until it returns false, or at least every
+ * `seconds` if that is less. Any thread; blocks for
  * other looks only. False: without memory for a thread nobody looks before the next call.
  */
-bool ticker_add(struct tick *t, bool (*look)(struct tick *));
+bool ticker_add(struct tick *t, bool (*look)(struct tick *), double seconds);
 
 /* When this returns, `t` is not looked at, and will not be. */
 void ticker_remove(struct tick *t);

@@ -1,9 +1,9 @@
 #include "metrics.h"
 
 #include "state/pool.h"
+#include "text.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,90 +145,14 @@ static void drop(struct items *items)
 
 /* ---- text ---- */
 
-struct text {
-    char *bytes;
-    size_t length, room;
-    bool failed; /* out of memory; nothing is added any more */
-};
-
-static bool make_room(struct text *t, size_t more)
-{
-    if (t->room - t->length > more)
-        return true;
-    size_t room = 2 * (t->room + more) + 1024;
-    char *bytes = t->failed ? NULL : realloc(t->bytes, room);
-    t->failed = bytes == NULL;
-    if (t->failed)
-        return false;
-    t->bytes = bytes;
-    t->room = room;
-    return true;
-}
-
-static void append(struct text *t, const void *bytes, size_t length)
-{
-    if (!make_room(t, length))
-        return;
-    memcpy(t->bytes + t->length, bytes, length);
-    t->length += length;
-}
-
-/* Of less than 256 bytes. */
-static void __attribute__((format(printf, 2, 3))) print(struct text *t, const char *format, ...)
-{
-    char line[256];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    append(t, line, (size_t)length);
-}
-
-/* How many bytes of well-formed UTF-8 begin here, without control characters; 0: none. */
-static size_t well_formed(const unsigned char *s, size_t left)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-    if (length == 0 || length > left || s[0] > 0xf4 || s[0] < 0x20 || s[0] == 0x7f)
-        return 0;
-    uint32_t point = length == 1 ? s[0] : s[0] & (0xffu >> (length + 1));
-    for (size_t i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-        point = point << 6 | (s[i] & 0x3f);
-    }
-    bool is_surrogate = point >= 0xd800 && point < 0xe000;
-    return point < least[length] || point > 0x10ffff || is_surrogate ? 0 : length;
-}
-
-/* What the format cannot say, bytes that are no UTF-8 for one, is written as \xNN, in text. */
-static void write_quoted(struct text *t, const char *bytes, size_t length)
-{
-    append(t, "\"", 1);
-    for (size_t i = 0, step; i < length; i += step) {
-        const unsigned char *s = (const unsigned char *)bytes + i;
-        step = well_formed(s, length - i);
-        if (s[0] == '"' || s[0] == '\\')
-            print(t, "\\%c", s[0]);
-        else if (s[0] == '\n')
-            print(t, "\\n");
-        else if (step == 0)
-            print(t, "\\\\x%02x", s[0]);
-        else
-            append(t, s, step);
-        step = step == 0 ? 1 : step;
-    }
-    append(t, "\"", 1);
-}
-
 enum unit { NUMBER, SECONDS };
 
 static void write_value(struct text *t, enum unit unit, uint64_t value)
 {
     if (unit == SECONDS)
-        print(t, " %" PRIu64 ".%09" PRIu64 "\n", value / 1000000000, value % 1000000000);
+        text_print(t, " %" PRIu64 ".%09" PRIu64 "\n", value / 1000000000, value % 1000000000);
     else
-        print(t, " %" PRIu64 "\n", value);
+        text_print(t, " %" PRIu64 "\n", value);
 }
 
 /* Labelled by the record's name; `more`: another label, with its comma, or "". */
@@ -236,9 +160,9 @@ static void write_sample(struct text *t, const char *subject, const char *name,
                          const struct record *r, const char *more, enum unit unit, uint64_t value)
 {
     bool has_name = r != NULL && r->name != NULL;
-    print(t, "mtstates_%s_%s{%s=", subject, name, subject);
-    write_quoted(t, has_name ? r->name : "", has_name ? r->name_length : 0);
-    print(t, "%s}", more);
+    text_print(t, "mtstates_%s_%s{%s=", subject, name, subject);
+    text_add_quoted(t, has_name ? r->name : "", has_name ? r->name_length : 0);
+    text_print(t, "%s}", more);
     write_value(t, unit, value);
 }
 
@@ -246,8 +170,8 @@ static void write_head(struct text *t, const char *subject, const char *name, co
 {
     size_t length = strlen(name);
     bool is_counter = length > 6 && strcmp(name + length - 6, "_total") == 0;
-    print(t, "# HELP mtstates_%s_%s %s\n", subject, name, help);
-    print(t, "# TYPE mtstates_%s_%s %s\n", subject, name, is_counter ? "counter" : "gauge");
+    text_print(t, "# HELP mtstates_%s_%s %s\n", subject, name, help);
+    text_print(t, "# TYPE mtstates_%s_%s %s\n", subject, name, is_counter ? "counter" : "gauge");
 }
 
 /* What states and pools have in common. */
@@ -332,8 +256,9 @@ static void write_timing(struct text *t, const char *subject, const struct items
     } histograms[] = {{"inside_seconds", "Time that threads were inside, of one entering each."},
                       {"waiting_seconds", "Time that calls waited, each."}};
     for (int k = 0; k < 2; k++) {
-        print(t, "# HELP mtstates_%s_%s %s\n", subject, histograms[k].name, histograms[k].help);
-        print(t, "# TYPE mtstates_%s_%s histogram\n", subject, histograms[k].name);
+        text_print(t, "# HELP mtstates_%s_%s %s\n", subject, histograms[k].name,
+                   histograms[k].help);
+        text_print(t, "# TYPE mtstates_%s_%s histogram\n", subject, histograms[k].name);
         for (size_t i = 0; i < items->count + (rest != NULL); i++) {
             const struct stats *s = i < items->count ? &items->first[i].stats : rest;
             if (!s->is_timed)
@@ -415,7 +340,7 @@ static void write_all(struct text *t, const struct snapshot *s)
     write_families(t, "pool", &s->pools, NULL);
     write_timing(t, "pool", &s->pools, NULL);
     write_members(t, &s->pools);
-    print(t, "# EOF\n");
+    text_print(t, "# EOF\n");
 }
 
 char *metrics_text(bool by_name, size_t *length)
@@ -426,10 +351,5 @@ char *metrics_text(bool by_name, size_t *length)
         write_all(&t, &s);
     drop(&s.pools);
     drop(&s.names);
-    if (t.failed) {
-        free(t.bytes);
-        t.bytes = NULL;
-    }
-    *length = t.length;
-    return t.bytes;
+    return text_end(&t, length);
 }

@@ -46,6 +46,7 @@ static void *keep_busy(void *argument)
            "    pcall(mt.state, 'parent 1')\n"
            "    local one = mt.singleton('only', false, 'return function() end')\n"
            "    pcall(one.tcall, one, 0.001)\n"
+           "    pcall(i % 4 == 0 and mt.profile.stop or mt.profile.start)\n"
            "  end\n"
            "  for i = 1, 20 do states[i]:close() end\n"
            "end\n");
@@ -94,7 +95,15 @@ static void work(lua_State *L)
         "  assert(not pcall(mt.state, 'own'))\n"
         "end\n"
         "local single = mt.singleton('own, single', 'return function() return 1 end')\n"
-        "assert(single:call() == 1)\n");
+        "assert(single:call() == 1)\n"
+        /* The parent's profile, if there is one, does not go on here. */
+        "mt.profile.start({ interval = 0.001 })\n"
+        "local state = mt.newstate(nil, 'return function() for _ = 1, 1000000 do end end')\n"
+        "local before = os.clock()\n"
+        "repeat state:call() until os.clock() - before > 0.02\n"
+        "assert(mt.profile.stop():stats().samples > 0)\n"
+        "state:close()\n"
+        "assert(not pcall(mt.profile.stop))\n");
 }
 
 /* A thread of the child's own interrupts one state, and has to be waited for in another. */

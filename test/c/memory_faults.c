@@ -598,6 +598,22 @@ static const struct scenario scenarios[] = {
      .code = "assert(s:stats().calls == 0 and t:stats().members == 2 and mt.stats().states >= 3)\n"
              "assert(#mt.states() >= 3 and #mt.pools() == 1)\n"
              "assert(mt.metrics():find('# EOF') and mt.metrics({ names = true }):find('made'))"},
+    {.name = "profile",
+     .before = "s = mt.newstate('made', false, function()\n"
+               "  return function() local x = 0 for i = 1, 100000 do x = x + i end end\n"
+               "end)\n"
+               "mt.profile.start({ interval = 0.001 })\n"
+               "for i = 1, 50 do s:call() end\n"
+               "t = mt.profile.stop()\n"
+               "assert(t:stats().samples > 0)",
+     .code = "mt.profile.start({ interval = 1, states = { s } })\n"
+             "s:call()\n"
+             "assert(mt.profile.stop():stats().lost == 0)\n"
+             "assert(t:folded():find('made') and t:speedscope():find('made'))\n"
+             "assert(t:pprof():find('made') and t:top():find('made'))\n"
+             "expect('cannot write', pcall(t.write, t, '/dev/null/x.json'))",
+     .forked = true,
+     .kept = 1 /* the thread's slot for samples */},
     {.name = "a burst of memory",
      .before = "s = mt.newstate('made', false, function()\n"
                "  return function()\n"
@@ -728,6 +744,7 @@ static void check_idle(const char *name)
 static void check_survivors(lua_State *L)
 {
     run_code(L,
+             "pcall(mt.profile.stop)\n"
              "s, t = nil\n"
              "echo:interrupt(false)", /* a request stays until it is met */
              "after a fault");

@@ -337,12 +337,13 @@ static int soak_crowded(lua_State *L)
 
 static int soak_begin(lua_State *L)
 {
-    static const char *const steps[] = {
-        "broadcast",   "call",         "call_pool", "close",          "close_pool", "collect",
-        "compute",     "drop",         "drop_pool", "finalize",       "find",       "give_up",
-        "inspect",     "inspect_pool", "interrupt", "interrupt_pool", "linger",     "make",
-        "make_pool",   "open",         "own",       "recurse",        "reload",     "singleton",
-        "take_member", "watch",        NULL};
+    static const char *const steps[] = {"broadcast",  "call",         "call_pool", "close",
+                                        "close_pool", "collect",      "compute",   "drop",
+                                        "drop_pool",  "finalize",     "find",      "give_up",
+                                        "inspect",    "inspect_pool", "interrupt", "interrupt_pool",
+                                        "linger",     "make",         "make_pool", "open",
+                                        "own",        "profile",      "recurse",   "reload",
+                                        "singleton",  "take_member",  "watch",     NULL};
     begin(steps[luaL_checkoption(L, 1, NULL, steps)]);
     return 0;
 }
@@ -364,10 +365,11 @@ static struct {
     const char *text;
     _Atomic long met;
 } expected[] = {
-    {"an error as wanted", 0}, {"C stack overflow", 0},      {"needs itself to be made", 0},
-    {ERROR_AMBIGUOUS_NAME, 0}, {ERROR_CONCURRENT_ACCESS, 0}, {ERROR_INTERRUPTED, 0},
-    {ERROR_OBJECT_CLOSED, 0},  {ERROR_STATE_RESULT, 0},      {ERROR_UNKNOWN_OBJECT, 0},
-    {ERROR_OUT_OF_MEMORY, 0},  {ERROR_TIME_LIMIT, 0},        {"not enough memory", 0},
+    {"an error as wanted", 0},     {"C stack overflow", 0},      {"needs itself to be made", 0},
+    {ERROR_AMBIGUOUS_NAME, 0},     {ERROR_CONCURRENT_ACCESS, 0}, {ERROR_INTERRUPTED, 0},
+    {ERROR_OBJECT_CLOSED, 0},      {ERROR_STATE_RESULT, 0},      {ERROR_UNKNOWN_OBJECT, 0},
+    {ERROR_OUT_OF_MEMORY, 0},      {ERROR_TIME_LIMIT, 0},        {"not enough memory", 0},
+    {"profile is being taken", 0},
 };
 
 /* expect(message): fails unless one of them is in the message. */
@@ -424,7 +426,12 @@ static void warm_up(lua_State *L)
         "local crowd = {}\n"
         "for i = 1, ... do\n"
         "  crowd[i] = mt.newstate('crowd ' .. i, false, 'return function() end')\n"
-        "end\n",
+        "end\n"
+        /* The thread's slot for samples. */
+        "mt.profile.start({ interval = 0.001 })\n"
+        "local busy = mt.newstate('return function() for _ = 1, 1000000 do end end')\n"
+        "for _ = 1, 10 do busy:call() end\n"
+        "assert(mt.profile.stop():stats().samples > 0)\n",
         CROWD);
 }
 
@@ -617,6 +624,7 @@ int main(int count, char **arguments)
            atomic_load(&calls_counted_inside), atomic_load(&calls_counted_outside));
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         printf("met %ld times: %s\n", atomic_load(&expected[i].met), expected[i].text);
+    run(L, "pcall(mt.profile.stop) collectgarbage()", 0);
     CHECK(atomic_load(&living) == 0);
     CHECK(atomic_load(&calls_counted_inside) > 0);
     CHECK(atomic_load(&calls_counted_inside) == atomic_load(&calls_counted_outside));

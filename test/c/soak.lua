@@ -229,6 +229,17 @@ function step.watch()
     end
 end
 
+-- One is on or off for all; whoever it was that began it.
+function step.profile()
+    if random(2) == 1 then
+        mt.profile.start({ interval = random(10) / 1000, depth = random(100) })
+    else
+        local profile = mt.profile.stop()
+        check(profile:stats().lost == 0, "a profile without memory")
+        check(profile:folded() and profile:speedscope() and profile:pprof() and profile:top(), "a profile")
+    end
+end
+
 function step.drop_pool()
     pools[random(POOLS)] = nil
 end
@@ -378,7 +389,7 @@ local steps = { -- some more often than others
     "call", "call", "call", "call", "call", "call", "call", "call", "make", "make", "make", "own",
     "singleton", "find", "recurse", "interrupt", "interrupt", "close", "drop", "give_up",
     "make_pool", "call_pool", "call_pool", "call_pool", "call_pool", "broadcast", "reload", "interrupt_pool",
-    "close_pool", "take_member", "inspect_pool", "drop_pool", "watch",
+    "close_pool", "take_member", "inspect_pool", "drop_pool", "watch", "profile",
     "inspect", "collect", "compute", "compute", "linger", "open", "finalize",
 }
 

@@ -8,7 +8,8 @@ function command_line.refuse(program, message)
     os.exit(2)
 end
 
--- program.numbers has for each name the default and the most. Gives the numbers by name, and `paths`.
+-- program.numbers has for each name the default and the most; options in program.files, if there are
+-- any, take a path. Gives the numbers and these paths by name, and all others as `paths`.
 function command_line.parse(program, arguments)
     local parsed = { paths = {} }
     for name, number in pairs(program.numbers) do
@@ -27,6 +28,9 @@ function command_line.parse(program, arguments)
                 command_line.refuse(program, ("--%s takes a number from 1 to %d"):format(name, number.most))
             end
             parsed[name] = value
+            i = i + 2
+        elseif program.files and program.files[name] then
+            parsed[name] = arguments[i + 1] or command_line.refuse(program, "--" .. name .. " takes a file")
             i = i + 2
         else
             command_line.refuse(program, "unknown option --" .. name)

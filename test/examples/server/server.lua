@@ -1,10 +1,11 @@
 -- An HTTP server: threads with an event loop each, and a pool of states that answer the requests.
 --
---     lua5.4 server.lua [--threads N] [--members M] [--port P]
+--     lua5.4 server.lua [--threads N] [--members M] [--port P] [--profile FILE]
 --
 -- Listens on 127.0.0.1 and says so; without --port, where there is room. A request that finds all
 -- members busy is answered with 503 at once; with as many members as threads there is none. SIGHUP
--- reloads the pages, SIGTERM or SIGINT ends it. Needs mtstates and luv on package.cpath.
+-- reloads the pages, SIGTERM or SIGINT ends it; then --profile writes where the time went inside the
+-- members, in the format that the file's name tells. Needs mtstates and luv on package.cpath.
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;" .. here .. "/../?.lua;" .. package.path
 
@@ -16,12 +17,13 @@ local THREADS = #uv.cpu_info()
 
 local options = command_line.parse({
     name = "server",
-    usage = "[--threads N] [--members M] [--port P]",
+    usage = "[--threads N] [--members M] [--port P] [--profile FILE]",
     numbers = {
         threads = { default = THREADS, most = 200 },
         members = { default = nil, most = 4096 },
         port = { default = 0, most = 65535 },
     },
+    files = { profile = true },
 }, arg)
 
 local function say(...)
@@ -70,10 +72,16 @@ local function stop()
     uv.walk(function(handle) handle:close() end)
 end
 
+if options.profile then
+    mtstates.profile.start()
+end
 uv.new_signal():start("sighup", reload)
 uv.new_signal():start("sigterm", stop)
 uv.new_signal():start("sigint", stop)
 uv.run()
+if options.profile then
+    mtstates.profile.stop():write(options.profile)
+end
 
 for _, thread in ipairs(threads) do
     thread:join()

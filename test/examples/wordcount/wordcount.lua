@@ -1,8 +1,9 @@
 -- Counts the words of many files by luv threads with a pool of states, each of which keeps the counts of
 -- the files that it was given, and checks the result against a plain count in one thread.
 --
---     lua5.4 wordcount.lua [--threads N] [--states M] [FILE or FOLDER ...]
+--     lua5.4 wordcount.lua [--threads N] [--states M] [--profile FILE] [FILE or FOLDER ...]
 --
+-- --profile writes where the time went inside the states, in the format that the file's name tells.
 -- Needs mtstates and luv on package.cpath. Exit status 0: the counts agree.
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;" .. here .. "/../?.lua;" .. package.path
@@ -17,11 +18,12 @@ local MOST_FREQUENT = 10
 
 local PROGRAM = {
     name = "wordcount",
-    usage = "[--threads N] [--states M] [FILE or FOLDER ...]",
+    usage = "[--threads N] [--states M] [--profile FILE] [FILE or FOLDER ...]",
     numbers = {
         threads = { default = #uv.cpu_info() + 1, most = 200 },
         states = { default = 16, most = 200 },
     },
+    files = { profile = true },
 }
 
 local function parse(arguments)
@@ -197,7 +199,13 @@ for _, path in ipairs(options.paths) do
 end
 local queue, pool = make_queue(files), make_pool(options.states)
 print(("%d files, %d threads, a pool of up to %d states"):format(#files, options.threads, #pool))
+if options.profile then
+    mtstates.profile.start({ interval = 0.001 })
+end
 local seconds = run_threads(options, queue, pool, #files)
+if options.profile then
+    mtstates.profile.stop():write(options.profile)
+end
 local not_read = queue:call("unreadable")
 table.move(not_read, 1, #not_read, #unreadable + 1, unreadable)
 for _, message in ipairs(unreadable) do

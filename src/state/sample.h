@@ -1,0 +1,70 @@
+/*
+ * Samples of what a thread runs: its Lua stack, state by state, which the thread itself copies when
+ * the ticker has asked for it (watch/profile.h), in the hook of interrupts (interrupt.c). So nobody
+ * looks at the stack of a thread that runs, and nothing is kept of a state that may close.
+ *
+ * Each thread has one slot, which two write in turn:
+ *
+ *   SAMPLE_EMPTY     the ticker's; it asks: SAMPLE_WANTED
+ *   SAMPLE_WANTED    the thread takes it: SAMPLE_TAKING, or has nothing to show: SAMPLE_EMPTY;
+ *                    who ends the profile takes it back: SAMPLE_EMPTY
+ *   SAMPLE_TAKING    the thread's; it has written: SAMPLE_TAKEN
+ *   SAMPLE_TAKEN     the ticker's, or of who ends the profile, or the thread, under the list's
+ * lock; once it has read: SAMPLE_EMPTY
+ *
+ * Each step is a release, and who takes over acquires. What keeps a thread longer than a tick, C
+ * code for one, adds to the weight of the sample that is already wanted; so no slot overflows.
+ */
+#ifndef MTSTATES_SAMPLE_H
+#define MTSTATES_SAMPLE_H
+
+#include "sync/thread.h"
+
+#include <lua.h>
+
+enum sample_stage { SAMPLE_EMPTY, SAMPLE_WANTED, SAMPLE_TAKING, SAMPLE_TAKEN };
+
+enum sample_kind {
+    SAMPLE_FUNCTION,   /* of Lua */
+    SAMPLE_MAIN,       /* main chunk */
+    SAMPLE_C_FUNCTION, /* or one whose name is all that is known */
+    SAMPLE_DEEPER,     /* there are more than were asked for */
+    SAMPLE_STATE,      /* all before is in this state */
+    SAMPLE_POOL        /* the same, in a member of this pool */
+};
+
+/* Texts are cut where they are too long, and end with a zero. */
+enum { SAMPLE_TEXT = 60 };
+
+struct sample_frame {
+    char kind;                /* enum sample_kind */
+    int32_t defined, line;    /* of functions: the first line, and the one that runs */
+    char source[SAMPLE_TEXT]; /* of Lua's functions, as Lua shows it in messages */
+    char name[SAMPLE_TEXT];   /* "": none */
+    int64_t state, pool;      /* ids, of SAMPLE_STATE and SAMPLE_POOL */
+};
+
+/* Functions of one sample, at most. */
+#define SAMPLE_DEPTH_MAX 200
+
+struct sample_slot {
+    _Atomic int stage;            /* enum sample_stage */
+    _Atomic uint64_t nanoseconds; /* since it is wanted; the ticker adds, the thread reads */
+    /* The ticker's, written before it asks: */
+    uint64_t profile;           /* which one asks */
+    uint64_t thread, thread_id; /* whose slot it is: the module's number, and the system's */
+    int depth;                  /* so many functions, SAMPLE_DEPTH_MAX at most */
+    unsigned looks;             /* since then */
+    /* The thread's, until it is taken: */
+    uint64_t weight; /* nanoseconds */
+    int count;
+    struct sample_frame frames[SAMPLE_DEPTH_MAX + 2 * THREAD_DEPTH_MAX]; /* innermost first */
+};
+
+/* The thread, in the hook of coroutine `L`, which runs: gives the sample that is wanted. */
+void sample_take(lua_State *L);
+
+/* The thread: it has left what the sample was wanted of, or is in no state. Also in a handler. */
+void sample_refuse(void);
+
+#endif
