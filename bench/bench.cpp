@@ -400,6 +400,45 @@ void two_accesses(State &state)
     stops_remove();
 }
 
+// ---- watching ----
+
+// What timing takes at least.
+void two_clock_readings(State &state)
+{
+    timespec now;
+    for (auto _ : state) {
+        for (lua_Integer i = 0; i < batch; i++) {
+            clock_gettime(CLOCK_MONOTONIC, &now);
+            clock_gettime(CLOCK_MONOTONIC, &now);
+        }
+    }
+    state.SetItemsProcessed(state.iterations() * batch);
+}
+
+// A thread's half of a thousand states that work in turn, some 20 us each.
+const std::string work_in_many =
+    "local states = {}\n"
+    "for i = 1, 500 do\n"
+    "    states[i] = m.newstate(nil, false, function()\n"
+    "        local function work(n) local x = 0 for i = 1, n do x = x + i % 7 end return x end\n"
+    "        return function(n) local x = work(n) return x end\n"
+    "    end)\n"
+    "end\n"
+    "return function(n) for i = 1, n do states[i % 500 + 1]:call(2000) end end";
+
+// While a profile is taken of all threads.
+void profiled(State &state, const Module &module, const std::string &code)
+{
+    Host host(module);
+    host.run(code);
+    Host profiler(module);
+    if (state.thread_index() == 0)
+        profiler.run("m.profile.start() return m.profile.stop");
+    measure(state, host);
+    if (state.thread_index() == 0)
+        profiler.repeat(1);
+}
+
 // ---- refusals ----
 
 // A state named "occupied" that another thread is inside of: its callback reads from a pipe.
@@ -693,6 +732,11 @@ void add_all(const std::vector<Module> &modules)
         add("allocate", module, alone<slow_batch>, allocate_in_state);
         add("call () with a time limit", module, alone<>,
             with_options(call_code(""), "time_limit = 60"));
+        add("call () with timing", module, alone<>, with_options(call_code(""), "timing = true"));
+        add("work in 1000 states", module, alone<>, work_in_many)->Threads(2)->UseRealTime();
+        add("work in 1000 states, profiled", module, profiled, work_in_many)
+            ->Threads(2)
+            ->UseRealTime();
         add("allocate with a memory limit", module, alone<slow_batch>,
             with_options(allocate_in_state, "memory_limit = 1e9"));
 #if defined(__GLIBC__)
@@ -713,6 +757,7 @@ void add_all(const std::vector<Module> &modules)
         {"registry, random ids", [](State &state) { records(state, true); }},
         {"two accesses of memory", two_accesses},
     };
+    benchmark::RegisterBenchmark("two readings of the clock", two_clock_readings);
     for (const auto &[name, function] : by_size)
         benchmark::RegisterBenchmark(name, function)
             ->RangeMultiplier(10)

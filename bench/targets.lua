@@ -20,7 +20,7 @@ local families = {
     "call, own states/mtstates", "refused .*/floor", "refused .*/mtstates/.*threads:1$",
     "look-up, own states/(floor|mtstates)/.*threads:1$", "look-up, same state.*/mtstates/.*threads:(1|2)$",
     "look-up by .* among/mtstates/100000/", "registry.*/(1|1000000)/", "two accesses.*/1000000/",
-    "refused call/mtstates/.*threads:2$", "work inside", "wait.*/mtstates/.*threads:(1|4)$",
+    "refused call/mtstates/.*threads:2$", "work in", "two readings", "wait.*/mtstates/.*threads:(1|4)$",
     "fairness", "jobs", "pool call, a member each/mtstates", "refused call of a pool",
     "pool wait/mtstates/.*threads:(4|16)$", "make and close.*/(floor|mtstates)", "allocate", "idle",
 }
@@ -156,6 +156,11 @@ local rows = {
         find("call ()/mtstates") / find("call () with a time limit/mtstates") },
     { "allocation-heavy callback far below a memory limit: x without", MOST, 1.01,
         find("allocate/mtstates") / find("allocate with a memory limit/mtstates") },
+    { "call () with timing: what it adds, x two readings of the clock", MOST, 1.1,
+        (1 / find("call () with timing/mtstates") - 1 / find("call ()/mtstates")) *
+            find("two readings of the clock") },
+    { "work of two threads in 1000 states, profiled at 100 Hz: x unwatched", LEAST, 0.97,
+        find("work in 1000 states, profiled/mtstates", 2) / find("work in 1000 states/mtstates", 2) },
     { "call () of a pool: x of a state", MOST, 1.15,
         find("call ()/mtstates") / find("pool call ()/mtstates/4") },
     { ("call of a pool, %d threads and members: x own states"):format(T), LEAST, 0.95,

@@ -151,14 +151,14 @@ function mtstates.stats() end
 ---@return string text
 function mtstates.metrics(options) end
 
----A sampling profiler of the Lua code that runs in states, of all threads of the process at once. One profile
----is taken at a time. While none is, it costs nothing.
+---A sampling profiler of the Lua code that runs in states, of all threads of the process at once. One
+---profile is taken at a time. While none is, it costs nothing.
 ---
 ---Every `interval` seconds each thread that is inside of a state is sent the signal of interrupts, and at its
----next operation copies its stack: the coroutine that runs, those that resumed it, and the states around, down
----to the host, whose own stack is not seen. What runs while signals cannot stop it, a function of C or a
----finalizer, has its time when it returns. All seconds count, those of waiting in such a function too; what is
----outside of states does not. A thread that blocks the signal is not seen.
+---next operation copies its stack: the coroutine that runs, those that resumed it, and the states around,
+---down to the host, whose own stack is not seen. What signals cannot stop, a function of C or a finalizer,
+---has its time when it returns. All seconds count, those of waiting in such a function too; what is outside
+---of states does not. A thread that blocks the signal is not seen.
 ---@class mtstates.profile
 mtstates.profile = {}
 

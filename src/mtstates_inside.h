@@ -37,6 +37,25 @@ extern __attribute__((
     visibility("default"),
     tls_model("initial-exec"))) __thread const struct mtstates_thread *mtstates_current;
 
+/*
+ * Where a debugger finds the same without asking for a thread's own variables, which it cannot in a
+ * core: a list of all threads that use the module, and what stands where, in bytes. src/
+ * mtstates-gdb.py reads it.
+ */
+struct mtstates_layout {
+    uint32_t version;          /* MTSTATES_INSIDE_VERSION */
+    int32_t thread_next;       /* in a thread's entry: the next one, NULL: none, */
+    int32_t thread_id;         /* the system's number of the thread, a pid_t (Linux), */
+    int32_t thread_inside;     /* and a struct mtstates_thread */
+    int32_t inside_running;    /* from a struct mtstates_inside on: the coroutine that runs, */
+    int32_t inside_resumed;    /* and the innermost one that waits for one that it resumed */
+    int32_t resumed_coroutine; /* in such: the coroutine, */
+    int32_t resumed_before;    /* and the one before it, NULL: none */
+    const void *const *first_thread; /* points to the list's first entry */
+};
+
+extern __attribute__((visibility("default"))) const struct mtstates_layout mtstates_layout;
+
 #if defined(__cplusplus)
 }
 #endif

@@ -3,10 +3,12 @@
 # the README's script names. And who looks from outside finds where threads are: probes.sh READELF MODULE
 set -eu
 notes=$("$1" --notes "$2")
-if ! "$1" --wide --dyn-syms "$2" | grep -q 'TLS .* mtstates_current$'; then
-    echo "mtstates_current is not to be seen in $2"
-    exit 1
-fi
+for symbol in 'TLS .* mtstates_current' 'OBJECT .* mtstates_layout'; do
+    if ! "$1" --wide --dyn-syms "$2" | grep -q "$symbol\$"; then
+        echo "${symbol##* } is not to be seen in $2"
+        exit 1
+    fi
+done
 
 # check PROBE ARGUMENTS
 check() {

@@ -24,7 +24,7 @@ __thread const struct mtstates_thread *mtstates_current;
 static _Atomic uint64_t last_number;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct thread_entry *first;
+struct thread_entry *thread_first;
 static _Atomic unsigned count;  /* written under the lock; relaxed: an estimate to others */
 static pthread_key_t end_key;   /* has the entry; written once, under the lock, */
 static atomic_bool has_end_key; /* with release before this; who reads it without, acquires it */
@@ -107,16 +107,16 @@ void thread_begin(void)
 static void link_in(struct thread_entry *e)
 {
     e->previous = NULL;
-    e->next = first;
-    if (first != NULL)
-        first->previous = e;
-    first = e;
+    e->next = thread_first;
+    if (thread_first != NULL)
+        thread_first->previous = e;
+    thread_first = e;
     atomic_fetch_add_explicit(&count, 1, memory_order_relaxed);
 }
 
 void thread_drop(struct thread_entry *e)
 {
-    *(e->previous ? &e->previous->next : &first) = e->next;
+    *(e->previous ? &e->previous->next : &thread_first) = e->next;
     if (e->next != NULL)
         e->next->previous = e->previous;
     atomic_fetch_sub_explicit(&count, 1, memory_order_relaxed);
@@ -204,7 +204,7 @@ struct thread_entry *thread_entry_here(void)
 struct thread_entry *thread_first_locked(void)
 {
     pthread_mutex_lock(&lock);
-    return first;
+    return thread_first;
 }
 
 void thread_unlock(void)
@@ -260,7 +260,7 @@ void thread_fork_end(bool is_child)
     if (is_child) {
         struct thread_entry *own = thread_record.entry;
         forks++;
-        for (struct thread_entry *e = first, *next; e != NULL; e = next) {
+        for (struct thread_entry *e = thread_first, *next; e != NULL; e = next) {
             next = e->next;
             if (e != own)
                 thread_drop(e);

@@ -145,6 +145,9 @@ void thread_drop(struct thread_entry *e);
 /* Has `drop(slot)` called with the slot of an entry that goes, under the lock. Always the same. */
 void thread_at_drop(void (*drop)(struct sample_slot *slot));
 
+/* The first entry, the list's lock's: for debuggers (watch/layout.c). */
+extern struct thread_entry *thread_first;
+
 /* How many are listed; to anybody who holds no lock an estimate. */
 unsigned thread_count(void);
 
