@@ -306,6 +306,17 @@ describe("the server", function()
         server.stop()
     end)
 
+    it("writes where the time went when it ends", function()
+        local path = os.tmpname()
+        local server = start_server("--profile", path .. ".folded")
+        spawn("wrk", { "-t", "1", "-c", "16", "-d", "1s", server.url }).wait()
+        server.stop()
+        local file <close> = assert(io.open(path .. ".folded"))
+        assert.matches("^pool pages", file:read("a"))
+        os.remove(path)
+        os.remove(path .. ".folded")
+    end)
+
     it("does what curl wants", function()
         local server = start_server()
         local command = "LD_PRELOAD= curl -m 20 -s -d data -w '%%{http_code} %%{num_connects}\n' %s %s"
