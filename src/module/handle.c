@@ -5,6 +5,7 @@
 #include "handle.h"
 
 #include "account.h"
+#include "capis.h"
 #include "state/error.h"
 #include "state/parcel.h"
 #include "sync/clock.h"
@@ -440,6 +441,9 @@ static void push_new_upvalues(lua_State *L)
     account_push(L, finalize);
     add_methods(L, first, first, state_methods, state_metamethods);
     add_methods(L, first + 1, first, pool_methods, pool_metamethods);
+    lua_pushvalue(L, first);
+    capis_offer(L);
+    lua_pop(L, 1);
     for (int i = 0; i < 2; i++) { /* last: whoever finds both finds them whole */
         lua_pushvalue(L, first + i);
         lua_setfield(L, LUA_REGISTRYINDEX, i == 0 ? HANDLE_TYPE_STATE : HANDLE_TYPE_POOL);

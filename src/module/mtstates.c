@@ -5,6 +5,7 @@
 #include "mtstates.h"
 
 #include "handle.h"
+#include "native.h"
 #include "options.h"
 #include "profile_handle.h"
 #include "push_text.h"
@@ -611,6 +612,7 @@ static void prepare(lua_State *L)
     if (inside == LUA_INSIDE_NO_MEMORY || !registry_init() || !fork_watch() ||
         !image_prepare(interpreter_open))
         error_raise(L, ERROR_OUT_OF_MEMORY, "no memory to load mtstates");
+    native_prepare();
     atomic_store_explicit(&prepared, true, memory_order_release);
 }
 

@@ -488,25 +488,109 @@ static int run_within(struct call *c)
     return lua_gettop(L) - c->first + 1;
 }
 
-int call_nested(struct call *c)
+/* Puts handler and callback on the main coroutine once more. False: no memory for that. */
+static bool begin_nested(struct call *c)
 {
     c->target = c->stay.state->main;
-    if (interpreter_state(c->host) == c->stay.state)
-        return run_within(c);
-    if (!lua_checkstack(c->target, STATE_SLOTS + LUA_MINSTACK)) {
-        stay_end(&c->stay);
-        return call_raise(c->host, subject(c), LUA_ERRMEM);
-    }
+    if (!lua_checkstack(c->target, STATE_SLOTS + LUA_MINSTACK))
+        return false;
     stay_run_on(&c->stay, c->target);
     lua_pushcfunction(c->target, call_on_error);
     interpreter_push_callback(c->target);
     c->base = lua_gettop(c->target);
+    return true;
+}
+
+static inline void begin_entered(struct call *c)
+{
+    c->target = c->stay.state->main;
+    c->base = STATE_SLOT_CALLBACK;
+}
+
+int call_nested(struct call *c)
+{
+    if (interpreter_state(c->host) == c->stay.state)
+        return run_within(c);
+    if (!begin_nested(c)) {
+        stay_end(&c->stay);
+        return call_raise(c->host, subject(c), LUA_ERRMEM);
+    }
     return run(c);
 }
 
 int call_entered(struct call *c)
 {
-    c->target = c->stay.state->main;
-    c->base = STATE_SLOT_CALLBACK;
+    begin_entered(c);
     return run(c);
+}
+
+/* ---- a caller without Lua ---- */
+
+static enum call_outcome outcome_of(enum crossing crossing, enum call_outcome done,
+                                    enum call_outcome refused)
+{
+    if (crossing == CROSSING_DONE)
+        return done;
+    return crossing == CROSSING_REFUSED ? refused : CALL_NO_MEMORY;
+}
+
+static void note_slots(struct call *c, const struct parcel *p)
+{
+    if (parcel_slots(p) > INTERPRETER_LARGE)
+        c->most = INT_MAX;
+}
+
+/* The message on top of the target, as in return_error. */
+static enum call_outcome pack_error(struct call *c, int status, struct parcel *results,
+                                    struct refusal *r)
+{
+    enum crossing crossing = CROSSING_NEEDS_MEMORY;
+    int top = lua_gettop(c->target);
+    note_error(c->stay.state);
+    if (status != LUA_ERRMEM)
+        crossing = parcel_pack(results, c->target, top, top, r);
+    end_failed(c, status);
+    return crossing == CROSSING_DONE ? CALL_ERROR : CALL_NO_MEMORY;
+}
+
+static enum call_outcome pack_results(struct call *c, struct parcel *results, struct refusal *r)
+{
+    enum crossing crossing = parcel_pack(results, c->target, c->base + 1, lua_gettop(c->target), r);
+    note_slots(c, results);
+    end(c);
+    return outcome_of(crossing, CALL_DONE, CALL_RESULT);
+}
+
+enum call_outcome call_packed(struct call *c, enum entry entry, const struct parcel *arguments,
+                              bool wants_results, struct parcel *results, struct refusal *r)
+{
+    c->is_noted = false;
+    c->most = 0;
+    int count = 0;
+    if (entry == ENTRY_ENTERED) {
+        begin_entered(c);
+    } else if (!begin_nested(c)) {
+        stay_end(&c->stay);
+        return CALL_NO_MEMORY;
+    }
+    lua_pushvalue(c->target, c->base);
+    enum crossing crossing = CROSSING_DONE;
+    if (arguments != NULL) {
+        note_slots(c, arguments);
+        count = arguments->count;
+        crossing = parcel_unpack(arguments, c->target, c->base - 1, r);
+    }
+    if (crossing == CROSSING_ERROR)
+        return pack_error(c, LUA_ERRRUN, results, r);
+    if (crossing != CROSSING_DONE) {
+        end_failed(c, crossing == CROSSING_NEEDS_MEMORY ? LUA_ERRMEM : LUA_ERRRUN);
+        return outcome_of(crossing, CALL_DONE, CALL_ARGUMENT);
+    }
+    int status = lua_pcall(c->target, count, LUA_MULTRET, c->base - 1);
+    if (status != LUA_OK)
+        return pack_error(c, status, results, r);
+    if (wants_results)
+        return pack_results(c, results, r);
+    end(c);
+    return CALL_DONE;
 }

@@ -5,6 +5,7 @@
 #ifndef MTSTATES_CALL_H
 #define MTSTATES_CALL_H
 
+#include "parcel.h"
 #include "stay.h"
 
 /* What messages say of a state. */
@@ -51,6 +52,22 @@ static inline int call_begun(struct call *c, enum entry entry)
 {
     return entry == ENTRY_ENTERED ? call_entered(c) : call_nested(c);
 }
+
+enum call_outcome {
+    CALL_DONE,
+    CALL_ERROR,     /* the callback, or a value on its way to it, raised one */
+    CALL_ARGUMENT,  /* one cannot cross */
+    CALL_RESULT,    /* the same */
+    CALL_NO_MEMORY, /* in the state, or for what comes back */
+};
+
+/*
+ * The same for a caller without Lua. `arguments`: NULL: none. `results`, an empty parcel, has the
+ * results then, or the error's message; without `wants_results` only that. It is to be ended in any
+ * case. `r` says why a value cannot cross.
+ */
+enum call_outcome call_packed(struct call *c, enum entry entry, const struct parcel *arguments,
+                              bool wants_results, struct parcel *results, struct refusal *r);
 
 /* Raises why no stay has begun, of a state or pool that is not busy. [-0, +0, v] */
 int call_raise_refusal(lua_State *host, const struct record *r, enum entry entry);
