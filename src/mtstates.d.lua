@@ -34,6 +34,13 @@ local mtstates = {}
 ---What crosses; see above.
 ---@alias mtstates.Value nil|boolean|number|string|lightuserdata|table|function|mtstates.State|mtstates.Pool
 
+---A function without upvalues but _ENV, or code as `load` takes it. Its first result is the callback, a Lua
+---function.
+---@alias mtstates.Setup string|fun(...): function, ...
+
+---A name alone, or all options.
+---@alias mtstates.Name string|mtstates.options
+
 ---@class mtstates.options
 ---@field name? string any bytes, at most 65535; several states may bear one name
 ---@field libs? boolean true (default): all standard libraries; false: base and package, others by require
@@ -57,15 +64,17 @@ local mtstates = {}
 
 ---Makes a state and runs `setup(...)` in it, in this thread; returns when setup has.
 ---Takes `newstate([name|options,] [libs,] setup [, ...])`.
----@param name? string|mtstates.options one lone string argument is code, not a name
+---@param name? mtstates.Name one lone string argument is code, not a name
 ---@param libs? boolean
----@param setup fun(...): function, ...|string no upvalues but _ENV; or code as `load` takes it. Its first
---- result is the callback, a Lua function
+---@param setup mtstates.Setup
 ---@param ... mtstates.Value for setup; arrive before it runs, so no class can be among them
 ---@return mtstates.State handle owns the state
 ---@return mtstates.Value ... further results of setup
 ---Nobody finds the state before setup has returned, neither does setup.
 ---Raises invoking_state, state_result, out_of_memory, or an argument error.
+---@overload fun(setup: mtstates.Setup, ...: mtstates.Value): mtstates.State, ...
+---@overload fun(libs: boolean, setup: mtstates.Setup, ...: mtstates.Value): mtstates.State, ...
+---@overload fun(name: mtstates.Name, setup: mtstates.Setup, ...: mtstates.Value): mtstates.State, ...
 function mtstates.newstate(name, libs, setup, ...) end
 
 ---A handle that does not own; the same one again while this Lua state has it. Takes no lock; the cost does
@@ -79,10 +88,11 @@ function mtstates.state(key) end
 ---results of setup are dropped.
 ---@param name string|mtstates.singleton_options
 ---@param libs? boolean
----@param setup fun(...): function|string
+---@param setup mtstates.Setup
 ---@param ... mtstates.Value for setup; looked at only when it is made
 ---@return mtstates.State handle owns the state
 ---Raises ambiguous_name, what newstate raises, and an error when setup needs the same singleton.
+---@overload fun(name: mtstates.Name, setup: mtstates.Setup, ...: mtstates.Value): mtstates.State
 function mtstates.singleton(name, libs, setup, ...) end
 
 ---@class mtstates.recycle
@@ -98,7 +108,7 @@ function mtstates.singleton(name, libs, setup, ...) end
 
 ---Makes a pool of states, its members, each by `setup(...)` in the calling thread; the name is the pool's.
 ---@param options mtstates.pool_options
----@param setup fun(...): function|string as for newstate; results after the callback are dropped
+---@param setup mtstates.Setup as for newstate; results after the callback are dropped
 ---@param ... mtstates.Value for each setup
 ---@return mtstates.Pool handle owns the pool, and that its members
 ---Raises what newstate raises; then nothing is left behind.
@@ -315,7 +325,7 @@ function Pool:state(place) end
 ---answers until its next is ready, so no call is refused for a reload. The first new one is made at once:
 ---when its setup fails, that is raised, and all stays as it was. When that of a later one fails, the old one
 ---answers once more before it is replaced.
----@param setup? fun(...): function|string nil: the setup and the arguments that the pool has
+---@param setup? mtstates.Setup nil: the setup and the arguments that the pool has
 ---@param ... mtstates.Value
 function Pool:reload(setup, ...) end
 

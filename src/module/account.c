@@ -133,6 +133,6 @@ void account_add_weight(lua_State *L, struct account *a, int kilobytes)
     } else if (a->untold >= larger(WEIGHT_STEP, a->held / WEIGHT_PART)) {
         int64_t told = a->untold * WEIGHT_FACTOR;
         a->untold = 0;
-        lua_gc(L, LUA_GCSTEP, told < INT_MAX ? (int)told : INT_MAX);
+        lua_inside_step(L, told < INT_MAX ? (int)told : INT_MAX);
     }
 }

@@ -193,7 +193,7 @@ static int open_all(lua_State *target)
 /* The collector sleeps: of what the libraries make little is garbage. */
 lua_State *interpreter_open(lua_Alloc allocate, void *ud, struct state *s, bool libs)
 {
-    lua_State *target = lua_newstate(allocate, ud);
+    lua_State *target = lua_inside_newstate(allocate, ud);
     if (target == NULL)
         return NULL;
     lua_gc(target, LUA_GCSTOP);
@@ -230,8 +230,7 @@ void interpreter_start(lua_State *target)
         memory_limit_open(target);
     lua_gc(target, LUA_GCRESTART);
 #if MTSTATES_GC_STRESS
-    lua_gc(target, LUA_GCSETPAUSE, 0);
-    lua_gc(target, LUA_GCSETSTEPMUL, 1000);
+    lua_inside_stress(target);
 #else
     lua_inside_let_double(target);
 #endif

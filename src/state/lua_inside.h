@@ -129,7 +129,11 @@ static inline int lua_inside_close_coroutine(lua_State *L, lua_State *co)
  */
 static inline void lua_inside_let_double(lua_State *L)
 {
+#if LUA_VERSION_NUM < 505
     lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
+#else
+    (void)L;
+#endif
 }
 
 /*
@@ -139,7 +143,43 @@ static inline void lua_inside_let_double(lua_State *L)
  */
 static inline int lua_inside_set_pause(lua_State *L, int percent)
 {
+#if LUA_VERSION_NUM < 505
     return lua_gc(L, LUA_GCSETPAUSE, percent);
+#else
+    return lua_gc(L, LUA_GCPARAM, LUA_GCPPAUSE, percent);
+#endif
+}
+
+/* ---- 5.4 and 5.5 name these otherwise; nothing else of 5.5 has been looked at ---- */
+
+static inline lua_State *lua_inside_newstate(lua_Alloc allocate, void *ud)
+{
+#if LUA_VERSION_NUM < 505
+    return lua_newstate(allocate, ud);
+#else
+    return lua_newstate(allocate, ud, luaL_makeseed(NULL));
+#endif
+}
+
+/* The collector goes on as if so many kilobytes had been allocated. */
+static inline void lua_inside_step(lua_State *L, int kilobytes)
+{
+#if LUA_VERSION_NUM < 505
+    lua_gc(L, LUA_GCSTEP, kilobytes);
+#else
+    lua_gc(L, LUA_GCSTEP, (size_t)kilobytes * 1024);
+#endif
+}
+
+/* The collector never pauses. */
+static inline void lua_inside_stress(lua_State *L)
+{
+    lua_inside_set_pause(L, 0);
+#if LUA_VERSION_NUM < 505
+    lua_gc(L, LUA_GCSETSTEPMUL, 1000);
+#else
+    lua_gc(L, LUA_GCPARAM, LUA_GCPSTEPMUL, 1000);
+#endif
 }
 
 #endif
