@@ -1,6 +1,6 @@
 #!/usr/bin/env lua5.4
 -- Runs a Lua program, and tells where the time went inside of its states when it ends: by its end, by an
--- error, or by os.exit. See mtstates.profile in mtstates.d.lua.
+-- error, or by its os.exit. See mtstates.profile in mtstates.d.lua.
 --
 --     mtstates-profile [-o FILE] [-i SECONDS] PROGRAM [ARGUMENT ...]
 --
@@ -34,7 +34,14 @@ if not chunk then
     refuse(message)
 end
 
-local started, why = pcall(mtstates.profile.start, { interval = interval })
+local function start()
+    mtstates.profile.start({ interval = interval })
+    if path then -- there is no second try after the program
+        mtstates.profile.stop():write(path)
+        mtstates.profile.start({ interval = interval })
+    end
+end
+local started, why = pcall(start)
 if not started then
     refuse(why)
 end

@@ -166,9 +166,15 @@ function mtstates.metrics(options) end
 ---
 ---Every `interval` seconds each thread that is inside of a state is sent the signal of interrupts, and at its
 ---next operation copies its stack: the coroutine that runs, those that resumed it, and the states around,
----down to the host, whose own stack is not seen. What signals cannot stop, a function of C or a finalizer,
----has its time when it returns. All seconds count, those of waiting in such a function too; what is outside
----of states does not. A thread that blocks the signal is not seen.
+---down to the host, whose own stack is not seen. Where the state is left before there is an operation, the
+---sample shows states only. What signals cannot stop, a function of C or a finalizer, has its time when it
+---returns. All seconds count, those of waiting in such a function too; what is outside of states does not,
+---nor do finalizers of a state that is being closed.
+---
+---Not seen: a thread that blocks the signal, and code in coroutines that a C module resumes by itself, as
+---cqueues' loop does: it is the time of the function of C. A function of C that waits in poll, select, epoll
+---or nanosleep may return early with EINTR, as after any signal; what waits otherwise is restarted. A count
+---hook of the code's own may come an operation late, about once a sample.
 ---@class mtstates.profile
 mtstates.profile = {}
 
@@ -181,7 +187,7 @@ function mtstates.profile.start(options) end
 
 ---Ends the profile. Any thread; waits for none.
 ---@return mtstates.Profile
----Raises an error when none is being taken.
+---Raises an error when none is being taken, and in a finalizer.
 function mtstates.profile.stop() end
 
 ---A profile that was taken: for each thread, distinct stacks and how long it was in each. In which order is

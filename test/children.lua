@@ -14,6 +14,7 @@ local KNOWN = { "payload", "bad argument #%d+ to", "calling '.-' on bad self", "
     "stack overflow", "this Lua state is closing", "needs itself to be made", "not enough memory",
     "error in error handling", "too many results to unpack", "'__tostring' must return a string",
     "got a non%-closable value", "table index is n", "profile is being taken", "the profile is finalized",
+    "a profile cannot be ended in a finalizer",
     "cannot write " }
 
 -- Whether Lua, the module or the bad value itself is known to raise `message`, or `more` patterns fit.

@@ -4,6 +4,7 @@
 #include "options.h"
 #include "push_text.h"
 #include "state/error.h"
+#include "state/lua_inside.h"
 #include "stats.h"
 #include "watch/profile.h"
 
@@ -279,6 +280,8 @@ static void set_metatable(lua_State *L)
 
 static int profile_stop(lua_State *L)
 {
+    if (lua_inside_finalizes(L)) /* perhaps the Lua state closes, and nothing would free it */
+        return luaL_error(L, "a profile cannot be ended in a finalizer");
     struct profile **p = lua_newuserdatauv(L, sizeof(struct profile *), 0);
     *p = NULL;
     set_metatable(L);

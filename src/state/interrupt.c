@@ -45,7 +45,6 @@
 #include "interpreter.h"
 #include "lua_inside.h"
 #include "probes.h"
-#include "sample.h"
 #include "sync/thread_signal.h"
 
 #include <lauxlib.h>
@@ -60,7 +59,8 @@ static void on_hook(lua_State *L, lua_Debug *ar);
 
 /* ---- hooks, by the thread inside or its handler ---- */
 
-/* Ours comes at the next operation, and when the function that runs, perhaps one of C, returns. */
+/* Ours comes at the next operation; and when the function that runs, perhaps one of C, calls
+ * another or returns. */
 static void hook_put(struct interrupt *i, lua_State *L)
 {
     lua_Hook function = lua_gethook(L);
@@ -74,7 +74,7 @@ static void hook_put(struct interrupt *i, lua_State *L)
         i->own.mask = i->own.count = i->own.left = 0;
     }
     SET(i->hooked, L);
-    lua_sethook(L, on_hook, i->own.mask | LUA_MASKCOUNT | LUA_MASKRET, 1);
+    lua_sethook(L, on_hook, i->own.mask | LUA_MASKCOUNT | LUA_MASKCALL | LUA_MASKRET, 1);
 }
 
 static void hook_take(struct interrupt *i)
@@ -127,8 +127,7 @@ static void settle_in_handler(struct interrupt *i)
 /* In the handler, of the thread that is inside of all these. */
 static void look_at_states(const struct mtstates_inside *innermost)
 {
-    if (innermost == NULL)
-        sample_refuse();
+    sample_hold(innermost);
     for (const struct mtstates_inside *i = innermost; i != NULL; i = i->around)
         settle_in_handler(&state_of_inside(i)->interrupt);
 }
@@ -227,7 +226,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     struct state *s = interpreter_state(L);
     struct interrupt *i = &s->interrupt;
     lua_Hook own = own_hook(i, L, ar->event);
-    sample_take(L);
+    sample_take(L, ar->event == LUA_HOOKCALL ? 1 : 0); /* what is called has just begun */
     if (ar->event == LUA_HOOKCOUNT)
         look_for_strikes(s, L);
     else if (!interrupt_is_pending(i))

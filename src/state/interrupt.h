@@ -5,6 +5,7 @@
 #ifndef MTSTATES_INTERRUPT_H
 #define MTSTATES_INTERRUPT_H
 
+#include "sample.h"
 #include "sync/ticker.h"
 #include "time_limit.h"
 
@@ -97,8 +98,11 @@ static inline lua_State *interrupt_running(struct interrupt *i)
 /* The thread inside: `L` runs from here on. Does nothing once it is detached. */
 static inline void interrupt_switch(struct interrupt *i, lua_State *L)
 {
-    if (interrupt_running(i) == NULL)
+    lua_State *before = interrupt_running(i);
+    if (before == NULL)
         return;
+    if (__builtin_expect(sample_is_pending(), 0))
+        sample_take(before, 0);
     atomic_store_explicit(&i->running, L, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst); /* the handler sees it, or we see the handler's */
     if (__builtin_expect(interrupt_is_pending(i) ||
@@ -111,15 +115,15 @@ static inline void interrupt_switch(struct interrupt *i, lua_State *L)
 static inline void interrupt_resume(struct interrupt *i, struct interrupt_resumed *r, lua_State *co)
 {
     *r = (struct interrupt_resumed){.L = interrupt_running(i), .before = i->resumed};
-    i->resumed = r;
     interrupt_switch(i, co);
+    i->resumed = r;
 }
 
 /* The thread inside: it has come back. */
 static inline void interrupt_resumed_end(struct interrupt *i, const struct interrupt_resumed *r)
 {
-    i->resumed = r->before;
     interrupt_switch(i, r->L);
+    i->resumed = r->before;
 }
 
 /* The thread inside: `L` has just made `co`, which has the hook that L has; if that is ours, then

@@ -5,16 +5,25 @@
 
 #include <string.h>
 
-/* Under PENDING_SAMPLE; NULL: it is not wanted any more. */
-static struct sample_slot *begin(enum sample_stage next)
+/* What only the thread and its handler write. */
+static void set_pending(const struct thread *self, bool pending)
 {
-    struct thread *self = &thread_record;
-    int wanted = SAMPLE_WANTED;
-    if (!(atomic_load_explicit(&self->place->pending, memory_order_relaxed) & PENDING_SAMPLE))
-        return NULL;
-    atomic_fetch_and_explicit(&self->place->pending, ~PENDING_SAMPLE, memory_order_acquire);
-    struct sample_slot *slot = atomic_load_explicit(&self->entry->sample, memory_order_relaxed);
-    return atomic_compare_exchange_strong(&slot->stage, &wanted, next) ? slot : NULL;
+    if (pending)
+        atomic_fetch_or_explicit(&self->place->pending, PENDING_SAMPLE, memory_order_relaxed);
+    else
+        atomic_fetch_and_explicit(&self->place->pending, ~PENDING_SAMPLE, memory_order_relaxed);
+}
+
+static struct sample_slot *slot_of(const struct thread *self)
+{
+    return self->entry != NULL ? atomic_load_explicit(&self->entry->sample, memory_order_acquire)
+                               : NULL;
+}
+
+static bool move(struct sample_slot *slot, enum sample_stage from, enum sample_stage to)
+{
+    int expected = from;
+    return atomic_compare_exchange_strong(&slot->stage, &expected, to);
 }
 
 static struct sample_frame *add(struct sample_slot *slot, enum sample_kind kind)
@@ -24,9 +33,12 @@ static struct sample_frame *add(struct sample_slot *slot, enum sample_kind kind)
     return f;
 }
 
+/* What is too long is cut, but not within a character of UTF-8. */
 static void copy_text(char *to, const char *from, size_t length)
 {
     size_t most = length < SAMPLE_TEXT ? length : SAMPLE_TEXT - 1;
+    while (most < length && most > 0 && (from[most] & 0xc0) == 0x80)
+        most--;
     if (from != NULL)
         memcpy(to, from, most);
 }
@@ -53,17 +65,17 @@ static bool is_nameless(const struct sample_frame *f)
     return f->kind == SAMPLE_C_FUNCTION && f->name[0] == '\0';
 }
 
-/* Those that fit, of one coroutine. False: there are more. */
-static bool add_functions(struct sample_slot *slot, lua_State *L, int *left)
+/* Those that fit, of one coroutine from a level on. False: there are more. */
+static bool add_functions(struct sample_slot *slot, lua_State *L, int level, int *left)
 {
     lua_Debug ar;
-    for (int level = 0; lua_getstack(L, level, &ar); level++) {
+    for (int first = level; lua_getstack(L, level, &ar); level++) {
         if (*left == 0)
             return false;
         --*left;
         add_function(slot, L, &ar);
         struct sample_frame *f = &slot->frames[slot->count - 1];
-        if (level > 0 && f->kind == SAMPLE_C_FUNCTION && is_nameless(f - 1)) {
+        if (level > first && f->kind == SAMPLE_C_FUNCTION && is_nameless(f - 1)) {
             f[-1] = *f;
             slot->count--;
         }
@@ -85,12 +97,12 @@ static bool has_resumed(const struct interrupt *i, const lua_State *L)
  * out.
  */
 static void add_coroutines(struct sample_slot *slot, const struct interrupt *i, lua_State *running,
-                           int *left)
+                           int level, int *left)
 {
-    bool all = running == NULL || add_functions(slot, running, left);
+    bool all = running == NULL || add_functions(slot, running, level, left);
     if (!has_resumed(i, running))
         for (const struct interrupt_resumed *r = i->resumed; r != NULL && all; r = r->before)
-            all = r->L == NULL || add_functions(slot, r->L, left);
+            all = r->L == NULL || add_functions(slot, r->L, 0, left);
     if (!all)
         add(slot, SAMPLE_DEEPER);
 }
@@ -104,24 +116,79 @@ static void add_state(struct sample_slot *slot, const struct state *s)
     copy_text(f->name, r->name, r->name_length);
 }
 
-void sample_take(lua_State *L)
+static void add_whole_state(struct sample_slot *slot, struct state *s, int *left)
 {
-    struct sample_slot *slot = begin(SAMPLE_TAKING);
-    if (slot == NULL)
+    add_coroutines(slot, &s->interrupt, interrupt_running(&s->interrupt), 0, left);
+    add_state(slot, s);
+}
+
+/*
+ * `L` runs, or is NULL: then that runs which the innermost state says. A state that is called back
+ * from others that it has called shows all its functions inside of these.
+ */
+static void add_all(struct sample_slot *slot, const struct mtstates_inside *innermost, lua_State *L,
+                    int level)
+{
+    struct state *first = L != NULL ? interpreter_state(L) : NULL;
+    int left = slot->depth;
+    slot->count = 0;
+    if (first != NULL)
+        add_coroutines(slot, &first->interrupt, L, level, &left);
+    for (; innermost != NULL; innermost = innermost->around) {
+        struct state *s = state_of_inside(innermost);
+        if (s == first)
+            add_state(slot, s);
+        else
+            add_whole_state(slot, s, &left);
+    }
+}
+
+static bool is_inside(const struct mtstates_inside *innermost, const struct mtstates_inside *of)
+{
+    while (innermost != NULL && innermost != of)
+        innermost = innermost->around;
+    return innermost != NULL;
+}
+
+/* Where the thread has left what it was inside of, the sample stays as it is. */
+static void give(struct thread *self, const struct mtstates_inside *innermost, lua_State *L,
+                 int level)
+{
+    struct sample_slot *slot = slot_of(self);
+    set_pending(self, false);
+    if (slot == NULL || !move(slot, SAMPLE_HELD, SAMPLE_TAKING))
         return;
     slot->weight = atomic_load_explicit(&slot->nanoseconds, memory_order_relaxed);
-    slot->count = 0;
-    int left = slot->depth;
-    for (struct state *s = interpreter_state(L); s != NULL; s = state_around(s)) {
-        add_coroutines(slot, &s->interrupt, L != NULL ? L : interrupt_running(&s->interrupt),
-                       &left);
-        add_state(slot, s);
-        L = NULL;
-    }
+    if (is_inside(innermost, slot->held))
+        add_all(slot, innermost, L, level);
     atomic_store_explicit(&slot->stage, SAMPLE_TAKEN, memory_order_release);
 }
 
-void sample_refuse(void)
+void sample_hold(const struct mtstates_inside *innermost)
 {
-    begin(SAMPLE_EMPTY);
+    struct thread *self = &thread_record;
+    struct sample_slot *slot = slot_of(self);
+    if (slot == NULL ||
+        !move(slot, SAMPLE_WANTED, innermost != NULL ? SAMPLE_TAKING : SAMPLE_EMPTY) ||
+        innermost == NULL)
+        return;
+    slot->held = innermost;
+    slot->count = 0;
+    for (; innermost != NULL; innermost = innermost->around)
+        add_state(slot, state_of_inside(innermost));
+    slot->weight = atomic_load_explicit(&slot->nanoseconds, memory_order_relaxed);
+    atomic_store_explicit(&slot->stage, SAMPLE_HELD, memory_order_release);
+    set_pending(self, true);
+}
+
+void sample_take(lua_State *L, int level)
+{
+    if (sample_is_pending())
+        give(&thread_record, thread_record.place->inside.innermost, L, level);
+}
+
+void sample_leave(const struct mtstates_inside *innermost)
+{
+    if (sample_is_pending())
+        give(&thread_record, innermost, NULL, 0);
 }

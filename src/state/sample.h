@@ -1,15 +1,20 @@
 /*
- * Samples of what a thread runs: its Lua stack, state by state, which the thread itself copies when
- * the ticker has asked for it (watch/profile.h), in the hook of interrupts (interrupt.c). So nobody
- * looks at the stack of a thread that runs, and nothing is kept of a state that may close.
+ * Samples of what a thread runs: its Lua stack, state by state. The ticker asks for one
+ * (watch/profile.h) by a signal; what the thread is inside of as the signal arrives is what the
+ * sample is of. A signal's handler may not look at a Lua stack, which may just be changing. So it
+ * notes the states, and the thread itself copies the stacks at the next place where they are whole:
+ * in the hook of interrupts (interrupt.c), at an operation, a call or a return; or before it enters
+ * another state or coroutine. Where it leaves the state before, the sample shows states only. So
+ * nobody looks at the stack of a thread that runs, and nothing is kept of a state that may close.
  *
- * Each thread has one slot, which two write in turn:
+ * Each thread has one slot, until it ends, which is written in turn:
  *
- *   SAMPLE_EMPTY     the ticker's; it asks: SAMPLE_WANTED
- *   SAMPLE_WANTED    the thread takes it: SAMPLE_TAKING, or has nothing to show: SAMPLE_EMPTY;
- *                    who ends the profile takes it back: SAMPLE_EMPTY
- *   SAMPLE_TAKING    the thread's; it has written: SAMPLE_TAKEN
- *   SAMPLE_TAKEN     the ticker's, or of who ends the profile, or the thread, under the list's
+ *   SAMPLE_EMPTY    the ticker's; it asks: SAMPLE_WANTED
+ *   SAMPLE_WANTED   the thread's handler takes it: SAMPLE_TAKING, or is in no state: SAMPLE_EMPTY;
+ *                   who ends the profile takes it back: SAMPLE_EMPTY
+ *   SAMPLE_TAKING   the thread's, which is writing: SAMPLE_HELD, SAMPLE_TAKEN
+ *   SAMPLE_HELD     the thread's; it has the states, and PENDING_SAMPLE says that stacks are to
+ * come SAMPLE_TAKEN    the ticker's, or of who ends the profile, or the thread, under the list's
  * lock; once it has read: SAMPLE_EMPTY
  *
  * Each step is a release, and who takes over acquires. What keeps a thread longer than a tick, C
@@ -22,7 +27,7 @@
 
 #include <lua.h>
 
-enum sample_stage { SAMPLE_EMPTY, SAMPLE_WANTED, SAMPLE_TAKING, SAMPLE_TAKEN };
+enum sample_stage { SAMPLE_EMPTY, SAMPLE_WANTED, SAMPLE_TAKING, SAMPLE_HELD, SAMPLE_TAKEN };
 
 enum sample_kind {
     SAMPLE_FUNCTION,   /* of Lua */
@@ -56,15 +61,27 @@ struct sample_slot {
     int depth;                  /* so many functions, SAMPLE_DEPTH_MAX at most */
     unsigned looks;             /* since then */
     /* The thread's, until it is taken: */
-    uint64_t weight; /* nanoseconds */
+    const struct mtstates_inside *held; /* the innermost state as the signal came */
+    uint64_t weight;                    /* nanoseconds */
     int count;
     struct sample_frame frames[SAMPLE_DEPTH_MAX + 2 * THREAD_DEPTH_MAX]; /* innermost first */
 };
 
-/* The thread, in the hook of coroutine `L`, which runs: gives the sample that is wanted. */
-void sample_take(lua_State *L);
+/* The thread: whether a sample is held. */
+static inline bool sample_is_pending(void)
+{
+    return atomic_load_explicit(&thread_record.place->pending, memory_order_relaxed) &
+           PENDING_SAMPLE;
+}
 
-/* The thread: it has left what the sample was wanted of, or is in no state. Also in a handler. */
-void sample_refuse(void);
+/* In the handler of a thread that is inside of these states. */
+void sample_hold(const struct mtstates_inside *innermost);
+
+/* The thread, which runs coroutine `L`: gives the sample that is held, if there is one, with the
+ * functions from that level on. */
+void sample_take(lua_State *L, int level);
+
+/* The thread, about to be inside of one more state than these: the same. */
+void sample_leave(const struct mtstates_inside *innermost);
 
 #endif

@@ -84,8 +84,7 @@ static bool begin_specially(struct stay *s)
         return false;
     if (s->state->timing != NULL)
         s->begun = clock_now();
-    if (s->state->inside.around == NULL)
-        sample_refuse(); /* what is asked for was the stay before this one */
+    sample_leave(s->state->inside.around);
     if (interrupt_is_pending(&s->state->interrupt))
         interrupt_meet(&s->state->interrupt);
     return true;

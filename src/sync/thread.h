@@ -36,15 +36,15 @@ struct sample_slot;
  */
 #define THREAD_DEPTH_MAX 200u
 
-/* What the ticker wants a thread to look at, before the next operation of Lua. */
+/* What a thread has to look at before the next operation of Lua. */
 enum thread_pending {
     PENDING_LIMIT = 1, /* a time limit is to strike: state/time_limit.h */
-    PENDING_SAMPLE = 2 /* of its stack: state/sample.h */
+    PENDING_SAMPLE = 2 /* a sample is to be finished: state/sample.h; set by the handler */
 };
 
 /*
  * Where a thread is: its own and its signal handler's. But of `inside.innermost` the ticker reads
- * whether there is one, relaxed; and `pending` it sets, and the thread takes back.
+ * whether there is one, relaxed; and in `pending` it sets PENDING_LIMIT.
  */
 struct thread_place {
     struct mtstates_thread inside; /* the states that it is inside of */

@@ -94,6 +94,8 @@ static void drain(struct profile *p, struct sample_slot *s)
 /* The thread has ended. */
 static void drop(struct sample_slot *s)
 {
+    int held = SAMPLE_HELD;
+    atomic_compare_exchange_strong(&s->stage, &held, SAMPLE_TAKEN);
     drain(running, s);
     free(s);
 }
@@ -117,23 +119,30 @@ static struct sample_slot *slot_of(struct profile *p, struct thread_entry *e)
 #else
     s->thread_id = e->number;
 #endif
-    /* The thread looks for it where PENDING_SAMPLE is set, which comes after this. */
-    atomic_store_explicit(&e->sample, s, memory_order_relaxed);
+    atomic_store_explicit(&e->sample, s, memory_order_release); /* the thread acquires it */
     return s;
+}
+
+/* Whether to send a signal, the n-th time. One that has arrived only has to make up for a hook that
+ * came at a bad moment (interrupt.c); and it ends what waits in poll and the like. */
+static bool is_turn(int stage, unsigned n)
+{
+    return stage == SAMPLE_HELD ? n > 1 && (n & (n - 1)) == 0 : tick_is_turn(n);
 }
 
 static void ask(struct profile *p, struct thread_entry *e, struct sample_slot *s, int64_t elapsed)
 {
-    if (atomic_load_explicit(&s->stage, memory_order_acquire) == SAMPLE_EMPTY) {
+    int stage = atomic_load_explicit(&s->stage, memory_order_acquire);
+    if (stage == SAMPLE_EMPTY) {
         s->profile = p->number;
         s->depth = p->options.depth;
         s->looks = 0;
-        atomic_store_explicit(&s->nanoseconds, 0, memory_order_relaxed);
+        atomic_store_explicit(&s->nanoseconds, (uint64_t)elapsed, memory_order_relaxed);
         atomic_store_explicit(&s->stage, SAMPLE_WANTED, memory_order_release);
+    } else {
+        atomic_fetch_add_explicit(&s->nanoseconds, (uint64_t)elapsed, memory_order_relaxed);
     }
-    atomic_fetch_add_explicit(&s->nanoseconds, (uint64_t)elapsed, memory_order_relaxed);
-    atomic_fetch_or_explicit(&e->place.pending, PENDING_SAMPLE, memory_order_release);
-    if (tick_is_turn(++s->looks))
+    if (is_turn(stage, ++s->looks))
         thread_signal_send_locked(e);
 }
 
@@ -149,6 +158,22 @@ static void look_at_thread(struct profile *p, struct thread_entry *e, int64_t el
         ask(p, e, s, elapsed);
 }
 
+/* When an interval is over. The next one begins where this one should have ended, so that they are
+ * as long as was asked for, on average. */
+static void look_at_all(struct profile *p, struct thread_entry *first, const struct timespec *now)
+{
+    int64_t elapsed = clock_elapsed_ns(&p->last, now), at = clock_elapsed_ns(&p->since, now);
+    int64_t interval = (int64_t)(p->options.interval * 1e9);
+    if (at < p->due)
+        return;
+    for (struct thread_entry *e = first, *next; e != NULL; e = next) {
+        next = e->next; /* a signal may find that the thread is gone */
+        look_at_thread(p, e, elapsed);
+    }
+    p->last = *now;
+    p->due = at - p->due < interval ? p->due + interval : at + interval;
+}
+
 static bool is_of_this_process(const struct profile *p)
 {
     return p->forks == thread_forks();
@@ -162,13 +187,7 @@ static bool look(struct tick *t)
     bool goes_on = p != NULL && is_of_this_process(p);
     (void)t;
     if (goes_on) {
-        int64_t elapsed = clock_elapsed_ns(&p->last, &now);
-        bool is_turn = (double)elapsed >= p->options.interval * 1e9;
-        for (struct thread_entry *e = is_turn ? first : NULL, *next; e != NULL; e = next) {
-            next = e->next; /* a signal may find that the thread is gone */
-            look_at_thread(p, e, elapsed);
-        }
-        p->last = is_turn ? now : p->last;
+        look_at_all(p, first, &now);
     }
     thread_unlock();
     return goes_on;
@@ -185,6 +204,7 @@ static struct profile *profile_new(const struct profile_options *o)
     *p = (struct profile){.options = *o, .forks = thread_forks()};
     p->number = atomic_fetch_add_explicit(&last_number, 1, memory_order_relaxed) + 1;
     p->since = p->last = clock_now();
+    p->due = (int64_t)(o->interval * 1e9);
     p->frames = intern_of(sizeof(struct profile_frame), offsetof(struct profile_frame, name));
     p->stacks = intern_of(sizeof(struct profile_stack), sizeof(struct profile_stack));
     p->threads = intern_of(sizeof(struct profile_thread), sizeof(struct profile_thread));

@@ -57,6 +57,7 @@ struct profile {
     uint64_t number;             /* no other profile has it */
     unsigned forks;              /* of the process in which it began */
     struct timespec since, last; /* when it began, and threads were last asked */
+    int64_t due;                 /* when they are asked next, in nanoseconds since it began */
     uint64_t nanoseconds;        /* from the first to its end */
     uint64_t samples, lost; /* those that were taken; and others, for which there was no memory */
     struct intern frames, stacks, threads, times;

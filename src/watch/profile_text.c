@@ -75,9 +75,9 @@ static void write_folded_frame(struct text *t, const struct profile_frame *f)
     char name[NAME_MAX_LENGTH];
     full_name(f, name);
     for (char *c = name; *c != '\0'; c++)
-        if (*c == ';' || (unsigned char)*c < ' ')
-            *c = *c == ';' ? ',' : '?';
-    text_add(t, name, strlen(name));
+        if (*c == ';')
+            *c = ',';
+    text_add_clean(t, name, strlen(name));
 }
 
 /* The frames of a stack, innermost first; their number. Of one sample's length at most. */
@@ -298,7 +298,13 @@ static void write_time(struct text *t, struct text *message, const struct profil
     free(inner.bytes);
 }
 
-static void write_strings(struct text *t, const struct profile *p)
+static void write_text(struct text *t, struct text *message, const char *text)
+{
+    text_add_clean(message, text, strlen(text));
+    write_message(t, PROFILE_STRING, message);
+}
+
+static void write_strings(struct text *t, struct text *message, const struct profile *p)
 {
     static const char *const texts[TEXTS] = {"",     "samples",     "count",
                                              "time", "nanoseconds", "thread"};
@@ -309,8 +315,8 @@ static void write_strings(struct text *t, const struct profile *p)
         const char *file = has_source(f) ? f->text : "";
         char name[NAME_MAX_LENGTH];
         short_name(f, name);
-        write_bytes(t, PROFILE_STRING, name, strlen(name));
-        write_bytes(t, PROFILE_STRING, file, strlen(file));
+        write_text(t, message, name);
+        write_text(t, message, file);
     }
 }
 
@@ -323,7 +329,7 @@ char *profile_pprof(const struct profile *p, size_t *length)
         write_frame(&t, &message, p, i);
     for (uint32_t i = 0; i < p->times.count; i++)
         write_time(&t, &message, p, i);
-    write_strings(&t, p);
+    write_strings(&t, &message, p);
     write_number(&t, PROFILE_DURATION, p->nanoseconds);
     write_value_type(&t, PROFILE_PERIOD_TYPE, &message, TEXT_TIME, TEXT_NANOSECONDS);
     write_number(&t, PROFILE_PERIOD, (uint64_t)(p->options.interval * 1e9));
@@ -399,8 +405,8 @@ static void write_row(struct text *t, const struct profile *p, const struct row 
     const struct profile_frame *f = frame_of(p, r->frame);
     char name[NAME_MAX_LENGTH];
     full_name(f, name);
-    text_print(t, "%6.1f%% %6.1f%%  %s", 100 * (double)r->self / sum, 100 * (double)r->total / sum,
-               name);
+    text_print(t, "%6.1f%% %6.1f%%  ", 100 * (double)r->self / sum, 100 * (double)r->total / sum);
+    text_add_clean(t, name, strlen(name));
     if (has_source(f) && r->line > 0 && r->line != f->defined)
         text_print(t, ", most at line %d", r->line);
     text_print(t, "\n");

@@ -74,6 +74,19 @@ void text_add_quoted(struct text *t, const char *bytes, size_t length)
     text_add(t, "\"", 1);
 }
 
+void text_add_clean(struct text *t, const char *bytes, size_t length)
+{
+    for (size_t i = 0, step; i < length; i += step) {
+        const unsigned char *s = (const unsigned char *)bytes + i;
+        step = well_formed(s, length - i);
+        if (step == 0)
+            text_print(t, "\\x%02x", s[0]);
+        else
+            text_add(t, s, step);
+        step = step == 0 ? 1 : step;
+    }
+}
+
 char *text_end(struct text *t, size_t *length)
 {
     *length = t->length;

@@ -26,6 +26,9 @@ void text_print(struct text *t, const char *format, ...) __attribute__((format(p
  */
 void text_add_quoted(struct text *t, const char *bytes, size_t length);
 
+/* As UTF-8 without control characters: what is none of that is written as `\xNN`. */
+void text_add_clean(struct text *t, const char *bytes, size_t length);
+
 /* The bytes, for the caller to free, and how many; NULL: there was no memory. */
 char *text_end(struct text *t, size_t *length);
 

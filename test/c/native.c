@@ -594,6 +594,29 @@ static void states_are_receivers(lua_State *L)
     lua_settop(L, 0);
 }
 
+/* ---- the README ---- */
+
+static void the_readme_sends_an_item(lua_State *L)
+{
+    run(L, "basket = mt.newstate('basket', function(items)\n"
+           "  return function(item) items[#items + 1] = item; return items end\n"
+           "end, {})");
+    mtstates_state *state;
+    if (mtstates_find_name("basket", 6, &state) == MTSTATES_OK) {
+        mtstates_parcel *item = mtstates_parcel_new();
+        mtstates_table_begin(item);
+        mtstates_add_string(item, "name", 4);
+        mtstates_add_string(item, "ruler", 5);
+        mtstates_table_end(item);
+        if (mtstates_call(state, 0.5, item, NULL) == MTSTATES_BUSY)
+            puts("busy for half a second");
+        mtstates_parcel_free(item);
+        mtstates_release(state);
+    }
+    run(L, "assert(basket:call()[1].name == 'ruler')\n"
+           "basket:close()");
+}
+
 int main(void)
 {
     mtstates_state *s;
@@ -610,6 +633,7 @@ int main(void)
     threads_without_lua_share_a_state(L);
     states_are_notifiers(L);
     states_are_receivers(L);
+    the_readme_sends_an_item(L);
     lua_close(L);
     return 0;
 }

@@ -54,14 +54,42 @@ describe("the README", function()
         assert.equal(2, commands)
     end)
 
-    it("links to files that are there", function()
-        for _, readme in ipairs({ "README.md", "SECURITY.md", "bench/README.md", "bench/notes.md" }) do
+    it("has C code that test/c/native.c runs", function()
+        local file <close> = assert(io.open("test/c/native.c"))
+        local test = file:read("a"):gsub("%s+", " ")
+        local found = 0
+        for block in blocks("README.md", "c") do
+            found = found + 1
+            assert.is_truthy(test:find(block:gsub("%s+", " "), 1, true), block)
+        end
+        assert.equal(1, found)
+    end)
+
+    it("links to files that are there, and so do the others", function()
+        local readmes = { "README.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md", "bench/notes.md" }
+        for _, readme in ipairs(readmes) do
             local folder = readme:match("^(.*/)") or ""
             local file = assert(io.open(readme))
             for link in file:read("a"):gmatch("%]%(([^)#]+)%)") do
                 assert.is_truthy(exists(folder .. link), link)
             end
             file:close()
+        end
+    end)
+end)
+
+describe("CONTRIBUTING.md", function()
+    it("says what each file of src is for", function()
+        local file <close> = assert(io.open("CONTRIBUTING.md"))
+        local text = file:read("a")
+        local list <close> = assert(io.popen("ls src/*/*.h src/*/*.c"))
+        for path in list:lines() do
+            local base = path:match("[^/]+$")
+            local header = path:gsub("c$", "h")
+            local is_below = base:find("_inside.h", 1, true) -- of the header without that
+                or exists(header) and base:sub(-1) == "c"
+                or base:find("_") and exists((path:gsub("_[^_]*$", ".h"))) -- profile_text.c
+            assert.is_truthy(is_below or text:find("`" .. base .. "`", 1, true), path)
         end
     end)
 end)
