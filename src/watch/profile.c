@@ -186,9 +186,8 @@ static bool look(struct tick *t)
     struct profile *p = running;
     bool goes_on = p != NULL && is_of_this_process(p);
     (void)t;
-    if (goes_on) {
+    if (goes_on)
         look_at_all(p, first, &now);
-    }
     thread_unlock();
     return goes_on;
 }

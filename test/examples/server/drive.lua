@@ -18,7 +18,7 @@ local options = command_line.parse({
 }, arg)
 
 local function fail(...)
-    io.stderr:write("drive: ", ..., "\n")
+    io.stderr:write("drive: ", table.concat({ ... }), "\n")
     os.exit(1)
 end
 
