@@ -19,7 +19,7 @@ local options = command_line.parse({
     usage = "[--jobs N] [--threads N] [--seconds S]",
     numbers = {
         jobs = { default = 5000, most = 1000000 },
-        threads = { default = #uv.cpu_info(), most = 200 },
+        threads = { default = uv.available_parallelism(), most = 200 },
         seconds = { default = 300, most = 86400 },
     },
 }, arg)

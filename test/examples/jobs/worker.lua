@@ -19,7 +19,7 @@ local TIME_LIMIT = 1 -- second; others wait three before they take over a job
 local options = command_line.parse({
     name = "worker",
     usage = "[--threads N] [HOST[:PORT]]",
-    numbers = { threads = { default = #uv.cpu_info(), most = 200 } },
+    numbers = { threads = { default = uv.available_parallelism(), most = 200 } },
 }, arg)
 local address = options.paths[1] or "127.0.0.1"
 local name = ("%s:%d"):format(uv.os_gethostname(), uv.os_getpid())

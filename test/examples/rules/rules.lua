@@ -21,7 +21,7 @@ local PROGRAM = {
     name = "rules",
     usage = "[--threads N] [--orders N] [FOLDER]",
     numbers = {
-        threads = { default = #uv.cpu_info() + 1, most = 1000000 },
+        threads = { default = uv.available_parallelism() + 1, most = 1000000 },
         orders = { default = 1000, most = 1000000 },
     },
 }

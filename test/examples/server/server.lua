@@ -13,7 +13,7 @@ local command_line = require("command_line")
 local mtstates = require("mtstates")
 local uv = require("luv")
 
-local THREADS = #uv.cpu_info()
+local THREADS = uv.available_parallelism()
 
 local options = command_line.parse({
     name = "server",

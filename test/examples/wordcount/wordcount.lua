@@ -20,7 +20,7 @@ local PROGRAM = {
     name = "wordcount",
     usage = "[--threads N] [--states M] [--profile FILE] [FILE or FOLDER ...]",
     numbers = {
-        threads = { default = #uv.cpu_info() + 1, most = 200 },
+        threads = { default = uv.available_parallelism() + 1, most = 200 },
         states = { default = 16, most = 200 },
     },
     files = { profile = true },
