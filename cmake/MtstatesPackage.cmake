@@ -1,0 +1,14 @@
+# The Debian package: cmake --workflow --preset deb
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME lua-mtstates)
+set(CPACK_PACKAGE_CONTACT "The mtstates authors")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS # whatever umask
+    OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION interpreters)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS lua5.4) # for mtstates-profile; the module goes with any Lua
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "liblua5.4-dev, gdb")
+set(CPACK_PROJECT_CONFIG_FILE ${CMAKE_CURRENT_SOURCE_DIR}/cmake/package_needs.cmake)
+include(CPack)
