@@ -225,13 +225,14 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 {
     struct state *s = interpreter_state(L);
     struct interrupt *i = &s->interrupt;
+    bool strikes = interrupt_strikes(i);
     lua_Hook own = own_hook(i, L, ar->event);
     sample_take(L, ar->event == LUA_HOOKCALL ? 1 : 0); /* what is called has just begun */
     if (ar->event == LUA_HOOKCOUNT)
         look_for_strikes(s, L);
     else if (!interrupt_is_pending(i))
         hook_end(i, L);
-    if (own != NULL)
+    if (own != NULL && !strikes) /* which might have it run on in an error's handling */
         own(L, ar);
 }
 

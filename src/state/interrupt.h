@@ -75,8 +75,15 @@ static inline bool interrupt_is_requested(struct interrupt *i)
     return atomic_load(&i->request) != INTERRUPT_NONE; /* I2: see interrupt.c */
 }
 
-/* The thread inside: whether there is something for the hook, a request or what the ticker wants.
- */
+/* The thread inside: whether something has to strike, a request or the end of its time. */
+static inline bool interrupt_strikes(struct interrupt *i)
+{
+    return interrupt_is_requested(i) ||
+           (atomic_load_explicit(&thread_record.place->pending, memory_order_relaxed) &
+            PENDING_LIMIT);
+}
+
+/* The same, or whether a sample is held: there is something for the hook. */
 static inline bool interrupt_is_pending(struct interrupt *i)
 {
     return interrupt_is_requested(i) ||
