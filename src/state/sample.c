@@ -150,27 +150,28 @@ static bool is_inside(const struct mtstates_inside *innermost, const struct mtst
     return innermost != NULL;
 }
 
-/* Where the thread has left what it was inside of, the sample stays as it is. */
-static void give(struct thread *self, const struct mtstates_inside *innermost, lua_State *L,
-                 int level)
+/* The sample that is held, to be written to; NULL: there is none. */
+static struct sample_slot *begin_to_give(struct thread *self)
 {
     struct sample_slot *slot = slot_of(self);
     set_pending(self, false);
     if (slot == NULL || !move(slot, SAMPLE_HELD, SAMPLE_TAKING))
-        return;
+        return NULL;
     slot->weight = atomic_load_explicit(&slot->nanoseconds, memory_order_relaxed);
-    if (is_inside(innermost, slot->held))
-        add_all(slot, innermost, L, level);
-    atomic_store_explicit(&slot->stage, SAMPLE_TAKEN, memory_order_release);
+    return slot;
+}
+
+static void end_giving(struct sample_slot *slot)
+{
+    enum sample_stage stage = slot->count > 0 ? SAMPLE_TAKEN : SAMPLE_EMPTY;
+    atomic_store_explicit(&slot->stage, stage, memory_order_release);
 }
 
 void sample_hold(const struct mtstates_inside *innermost)
 {
     struct thread *self = &thread_record;
     struct sample_slot *slot = slot_of(self);
-    if (slot == NULL ||
-        !move(slot, SAMPLE_WANTED, innermost != NULL ? SAMPLE_TAKING : SAMPLE_EMPTY) ||
-        innermost == NULL)
+    if (slot == NULL || !move(slot, SAMPLE_WANTED, SAMPLE_TAKING))
         return;
     slot->held = innermost;
     slot->count = 0;
@@ -183,12 +184,24 @@ void sample_hold(const struct mtstates_inside *innermost)
 
 void sample_take(lua_State *L, int level)
 {
-    if (sample_is_pending())
-        give(&thread_record, thread_record.place->inside.innermost, L, level);
+    struct thread *self = &thread_record;
+    struct sample_slot *slot = sample_is_pending() ? begin_to_give(self) : NULL;
+    if (slot == NULL)
+        return;
+    if (is_inside(self->place->inside.innermost, slot->held))
+        add_all(slot, self->place->inside.innermost, L, level);
+    end_giving(slot);
 }
 
-void sample_leave(const struct mtstates_inside *innermost)
+/* Where the thread has left what it was inside of, the sample stays as it is. */
+void sample_leave(struct state *entered)
 {
-    if (sample_is_pending())
-        give(&thread_record, innermost, NULL, 0);
+    struct sample_slot *slot = sample_is_pending() ? begin_to_give(&thread_record) : NULL;
+    if (slot == NULL)
+        return;
+    if (slot->held == NULL && slot->seen == &entered->inside)
+        add_state(slot, entered);
+    else if (is_inside(entered->inside.around, slot->held))
+        add_all(slot, entered->inside.around, NULL, 0);
+    end_giving(slot);
 }

@@ -1,21 +1,25 @@
 /*
- * Samples of what a thread runs: its Lua stack, state by state. The ticker asks for one
- * (watch/profile.h) by a signal; what the thread is inside of as the signal arrives is what the
- * sample is of. A signal's handler may not look at a Lua stack, which may just be changing. So it
- * notes the states, and the thread itself copies the stacks at the next place where they are whole:
- * in the hook of interrupts (interrupt.c), at an operation, a call or a return; or before it enters
- * another state or coroutine. Where it leaves the state before, the sample shows states only. So
- * nobody looks at the stack of a thread that runs, and nothing is kept of a state that may close.
+ * Samples of what a thread runs: its Lua stack, state by state. The ticker asks a thread for one
+ * (watch/profile.h) that it sees inside of a state, by a signal. A signal's handler may not look at
+ * a Lua stack, which may just be changing. So it notes the states that the thread is inside of, and
+ * the thread itself copies the stacks at the next place where they are whole: in the hook of
+ * interrupts (interrupt.c), at an operation, a call or a return; or before it enters another state
+ * or coroutine. So nobody looks at the stack of a thread that runs, and nothing is kept of a state
+ * that may close.
  *
- * Each thread has one slot, until it ends, which is written in turn:
+ * A thread may leave before that: then the sample shows states only. It may even have left before
+ * the signal arrives, which some virtual machines let happen at system calls only: then the sample
+ * is owed, and shows the state that the ticker saw if the thread enters that next.
  *
- *   SAMPLE_EMPTY    the ticker's; it asks: SAMPLE_WANTED
- *   SAMPLE_WANTED   the thread's handler takes it: SAMPLE_TAKING, or is in no state: SAMPLE_EMPTY;
- *                   who ends the profile takes it back: SAMPLE_EMPTY
- *   SAMPLE_TAKING   the thread's, which is writing: SAMPLE_HELD, SAMPLE_TAKEN
- *   SAMPLE_HELD     the thread's; it has the states, and PENDING_SAMPLE says that stacks are to
- * come SAMPLE_TAKEN    the ticker's, or of who ends the profile, or the thread, under the list's
- * lock; once it has read: SAMPLE_EMPTY
+ * Each thread has one slot, until it ends, whose stage says who may write it:
+ *
+ * - SAMPLE_EMPTY: the ticker, which asks: SAMPLE_WANTED.
+ * - SAMPLE_WANTED: nobody. The thread's handler takes it: SAMPLE_TAKING; or who ends the profile
+ *   takes it back: SAMPLE_EMPTY.
+ * - SAMPLE_TAKING: the thread. When it has written: SAMPLE_HELD, SAMPLE_TAKEN, or SAMPLE_EMPTY.
+ * - SAMPLE_HELD: the thread. It has the states, or none; PENDING_SAMPLE says that more is to come.
+ * - SAMPLE_TAKEN: the ticker, or who ends the profile, or the thread, under the list's lock. When
+ *   it was read: SAMPLE_EMPTY.
  *
  * Each step is a release, and who takes over acquires. What keeps a thread longer than a tick, C
  * code for one, adds to the weight of the sample that is already wanted; so no slot overflows.
@@ -52,6 +56,8 @@ struct sample_frame {
 /* Functions of one sample, at most. */
 #define SAMPLE_DEPTH_MAX 200
 
+struct state;
+
 struct sample_slot {
     _Atomic int stage;            /* enum sample_stage */
     _Atomic uint64_t nanoseconds; /* since it is wanted; the ticker adds, the thread reads */
@@ -60,8 +66,9 @@ struct sample_slot {
     uint64_t thread, thread_id; /* whose slot it is: the module's number, and the system's */
     int depth;                  /* so many functions, SAMPLE_DEPTH_MAX at most */
     unsigned looks;             /* since then */
+    const struct mtstates_inside *seen; /* the innermost state; only to be compared */
     /* The thread's, until it is taken: */
-    const struct mtstates_inside *held; /* the innermost state as the signal came */
+    const struct mtstates_inside *held; /* the innermost state as the signal came; NULL: owed */
     uint64_t weight;                    /* nanoseconds */
     int count;
     struct sample_frame frames[SAMPLE_DEPTH_MAX + 2 * THREAD_DEPTH_MAX]; /* innermost first */
@@ -74,14 +81,14 @@ static inline bool sample_is_pending(void)
            PENDING_SAMPLE;
 }
 
-/* In the handler of a thread that is inside of these states. */
+/* In the handler of a thread that is inside of these states; NULL: of none. */
 void sample_hold(const struct mtstates_inside *innermost);
 
 /* The thread, which runs coroutine `L`: gives the sample that is held, if there is one, with the
  * functions from that level on. */
 void sample_take(lua_State *L, int level);
 
-/* The thread, about to be inside of one more state than these: the same. */
-void sample_leave(const struct mtstates_inside *innermost);
+/* The thread, which has just entered that state: the same, of what was before. */
+void sample_leave(struct state *entered);
 
 #endif

@@ -84,7 +84,7 @@ static bool begin_specially(struct stay *s)
         return false;
     if (s->state->timing != NULL)
         s->begun = clock_now();
-    sample_leave(s->state->inside.around);
+    sample_leave(s->state);
     if (interrupt_is_pending(&s->state->interrupt))
         interrupt_meet(&s->state->interrupt);
     return true;

@@ -82,7 +82,7 @@ static void drain(struct profile *p, struct sample_slot *s)
 {
     if (atomic_load_explicit(&s->stage, memory_order_acquire) != SAMPLE_TAKEN)
         return;
-    if (p != NULL && s->profile == p->number && is_of_interest(&p->options, s)) {
+    if (p != NULL && s->profile == p->number && s->count > 0 && is_of_interest(&p->options, s)) {
         if (add_time(p, s))
             p->samples++;
         else
@@ -130,13 +130,15 @@ static bool is_turn(int stage, unsigned n)
     return stage == SAMPLE_HELD ? n > 1 && (n & (n - 1)) == 0 : tick_is_turn(n);
 }
 
-static void ask(struct profile *p, struct thread_entry *e, struct sample_slot *s, int64_t elapsed)
+static void ask(struct profile *p, struct thread_entry *e, struct sample_slot *s,
+                const struct mtstates_inside *seen, int64_t elapsed)
 {
     int stage = atomic_load_explicit(&s->stage, memory_order_acquire);
     if (stage == SAMPLE_EMPTY) {
         s->profile = p->number;
         s->depth = p->options.depth;
         s->looks = 0;
+        s->seen = seen;
         atomic_store_explicit(&s->nanoseconds, (uint64_t)elapsed, memory_order_relaxed);
         atomic_store_explicit(&s->stage, SAMPLE_WANTED, memory_order_release);
     } else {
@@ -151,11 +153,11 @@ static void look_at_thread(struct profile *p, struct thread_entry *e, int64_t el
     struct sample_slot *s = atomic_load_explicit(&e->sample, memory_order_relaxed);
     if (s != NULL)
         drain(p, s);
-    if (__atomic_load_n(&e->place.inside.innermost, __ATOMIC_RELAXED) == NULL)
-        return;
-    s = slot_of(p, e);
+    const struct mtstates_inside *seen =
+        __atomic_load_n(&e->place.inside.innermost, __ATOMIC_RELAXED);
+    s = seen != NULL ? slot_of(p, e) : NULL;
     if (s != NULL)
-        ask(p, e, s, elapsed);
+        ask(p, e, s, seen, elapsed);
 }
 
 /* When an interval is over. The next one begins where this one should have ended, so that they are

@@ -73,7 +73,7 @@ local function stop()
 end
 
 if options.profile then
-    mtstates.profile.start()
+    mtstates.profile.start({ interval = 0.001 })
 end
 uv.new_signal():start("sighup", reload)
 uv.new_signal():start("sigterm", stop)
