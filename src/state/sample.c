@@ -52,6 +52,7 @@ static void add_function(struct sample_slot *slot, lua_State *L, lua_Debug *ar)
     struct sample_frame *f = add(slot, kind);
     if (ar->name != NULL)
         copy_text(f->name, ar->name, strlen(ar->name));
+    f->is_local = *ar->namewhat == 'l';
     if (kind == SAMPLE_C_FUNCTION)
         return;
     copy_text(f->source, ar->short_src, strlen(ar->short_src));

@@ -50,6 +50,7 @@ struct sample_frame {
     int32_t defined, line;    /* of functions: the first line, and the one that runs */
     char source[SAMPLE_TEXT]; /* of Lua's functions, as Lua shows it in messages */
     char name[SAMPLE_TEXT];   /* "": none */
+    bool is_local;            /* the name is that of a variable, perhaps a parameter */
     int64_t state, pool;      /* ids, of SAMPLE_STATE and SAMPLE_POOL */
 };
 

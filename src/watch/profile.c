@@ -17,11 +17,15 @@ static uint32_t add_frame(struct profile *p, const struct sample_frame *s)
     bool has_source = s->kind == SAMPLE_FUNCTION || s->kind == SAMPLE_MAIN;
     memcpy(f.text, has_source ? s->source : s->name, SAMPLE_TEXT);
     memcpy(f.name, has_source ? s->name : "", has_source ? SAMPLE_TEXT : 1);
+    f.is_local = has_source && s->is_local;
     uint32_t number = intern_add(&p->frames, &f);
-    if (number != INTERN_NONE) {
-        struct profile_frame *known = intern_get(&p->frames, number);
-        if (known->name[0] == '\0')
-            memcpy(known->name, f.name, SAMPLE_TEXT);
+    if (number == INTERN_NONE)
+        return number;
+    struct profile_frame *known = intern_get(&p->frames, number);
+    bool is_better = known->name[0] == '\0' || (known->is_local && !f.is_local);
+    if (is_better && f.name[0] != '\0') {
+        memcpy(known->name, f.name, SAMPLE_TEXT);
+        known->is_local = f.is_local;
     }
     return number;
 }

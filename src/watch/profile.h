@@ -32,7 +32,10 @@ struct profile_frame {
     int32_t kind;           /* enum sample_kind */
     int32_t defined;        /* of Lua's functions, their first line */
     char text[SAMPLE_TEXT]; /* of Lua's functions their source, else the name */
-    char name[SAMPLE_TEXT]; /* of Lua's functions; not in the key: the first one that was seen */
+    /* Of Lua's functions; not in the key: the first name that was seen, unless that was a local one
+     * and another came. */
+    char name[SAMPLE_TEXT];
+    bool is_local;
 };
 
 struct profile_stack {
