@@ -8,10 +8,10 @@
 
 static bool make_room(struct text *t, size_t more)
 {
-    if (t->room - t->length > more)
-        return true;
+    if (t->failed || t->room - t->length > more)
+        return !t->failed;
     size_t room = 2 * (t->room + more) + 1024;
-    char *bytes = t->failed ? NULL : realloc(t->bytes, room);
+    char *bytes = realloc(t->bytes, room);
     t->failed = bytes == NULL;
     if (t->failed)
         return false;

@@ -112,8 +112,8 @@ local function profile_of(options, body, ...)
     return taken
 end
 
--- Time that threads have, as the thread sanitizer's signals come late: see CMakeLists.txt.
-local is_exact = not support.has_thread_sanitizer
+-- The sanitizers' runtimes let signals in late, or do system calls, where they come first.
+local is_exact = support.slowness == 1
 
 describe("a profile", function()
     it("tells how the time is split between states and functions", function()
@@ -248,7 +248,7 @@ describe("a profile", function()
         local taken = profile.stop()
         if is_exact then
             local folded = taken:folded()
-            assert.is_true(share(folded, "^state a;") > 0.2 and share(folded, "^state b;") > 0.2, folded)
+            assert.is_true(share(folded, "^state a;") > 0.05 and share(folded, "^state b;") > 0.05, folded)
             assert.equal(2, taken:stats().threads)
         end
     end)
