@@ -227,7 +227,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     struct interrupt *i = &s->interrupt;
     bool strikes = interrupt_strikes(i);
     lua_Hook own = own_hook(i, L, ar->event);
-    sample_take(L, ar->event == LUA_HOOKCALL ? 1 : 0); /* what is called has just begun */
+    sample_take(i, L, ar->event == LUA_HOOKCALL ? 1 : 0); /* what is called has just begun */
     if (ar->event == LUA_HOOKCOUNT)
         look_for_strikes(s, L);
     else if (!interrupt_is_pending(i))

@@ -109,7 +109,7 @@ static inline void interrupt_switch(struct interrupt *i, lua_State *L)
     if (before == NULL)
         return;
     if (__builtin_expect(sample_is_pending(), 0))
-        sample_take(before, 0);
+        sample_take(i, before, 0);
     atomic_store_explicit(&i->running, L, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst); /* the handler sees it, or we see the handler's */
     if (__builtin_expect(interrupt_is_pending(i) ||

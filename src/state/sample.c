@@ -124,13 +124,12 @@ static void add_whole_state(struct sample_slot *slot, struct state *s, int *left
 }
 
 /*
- * `L` runs, or is NULL: then that runs which the innermost state says. A state that is called back
- * from others that it has called shows all its functions inside of these.
+ * `L` runs, in state `first`; or both are NULL: then that runs which the innermost state says. A
+ * state that is called back from others that it has called shows all its functions inside of these.
  */
-static void add_all(struct sample_slot *slot, const struct mtstates_inside *innermost, lua_State *L,
-                    int level)
+static void add_all(struct sample_slot *slot, const struct mtstates_inside *innermost,
+                    struct state *first, lua_State *L, int level)
 {
-    struct state *first = L != NULL ? interpreter_state(L) : NULL;
     int left = slot->depth;
     slot->count = 0;
     if (first != NULL)
@@ -183,14 +182,15 @@ void sample_hold(const struct mtstates_inside *innermost)
     set_pending(self, true);
 }
 
-void sample_take(lua_State *L, int level)
+void sample_take(struct interrupt *i, lua_State *L, int level)
 {
     struct thread *self = &thread_record;
+    struct state *s = (void *)((char *)i - offsetof(struct state, interrupt));
     struct sample_slot *slot = sample_is_pending() ? begin_to_give(self) : NULL;
     if (slot == NULL)
         return;
     if (is_inside(self->place->inside.innermost, slot->held))
-        add_all(slot, self->place->inside.innermost, L, level);
+        add_all(slot, self->place->inside.innermost, s, L, level);
     end_giving(slot);
 }
 
@@ -203,6 +203,6 @@ void sample_leave(struct state *entered)
     if (slot->held == NULL && slot->seen == &entered->inside)
         add_state(slot, entered);
     else if (is_inside(entered->inside.around, slot->held))
-        add_all(slot, entered->inside.around, NULL, 0);
+        add_all(slot, entered->inside.around, NULL, NULL, 0);
     end_giving(slot);
 }

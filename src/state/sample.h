@@ -57,6 +57,7 @@ struct sample_frame {
 /* Functions of one sample, at most. */
 #define SAMPLE_DEPTH_MAX 200
 
+struct interrupt;
 struct state;
 
 struct sample_slot {
@@ -85,9 +86,10 @@ static inline bool sample_is_pending(void)
 /* In the handler of a thread that is inside of these states; NULL: of none. */
 void sample_hold(const struct mtstates_inside *innermost);
 
-/* The thread, which runs coroutine `L`: gives the sample that is held, if there is one, with the
- * functions from that level on. */
-void sample_take(lua_State *L, int level);
+/* The thread, which runs coroutine `L` of the state with that interrupt: gives the sample that is
+ * held, if there is one, with the functions from that level on. Pushes nothing on `L`, which may
+ * have no room. */
+void sample_take(struct interrupt *i, lua_State *L, int level);
 
 /* The thread, which has just entered that state: the same, of what was before. */
 void sample_leave(struct state *entered);
