@@ -227,10 +227,13 @@ static void take_string(mtstates_parcel *p, struct mtstates_value *v, size_t len
     v->bytes = take(p, length);
 }
 
-/* An object's number, whose tag stands at `at`. */
-static void note_number(mtstates_parcel *p, struct mtstates_value *v, object_number number,
-                        size_t at)
+/* The header of an object, whose tag has just been read; each begins with the object's number. */
+static void take_header(mtstates_parcel *p, struct mtstates_value *v, void *header, size_t size)
 {
+    object_number number;
+    size_t at = p->at - 1;
+    take_bytes(p, header, size);
+    memcpy(&number, header, sizeof number);
     v->integer = number;
     if (number != 0)
         p->objects[number] = at;
@@ -273,12 +276,10 @@ static enum mtstates_type next_again(mtstates_parcel *p, struct mtstates_value *
 static enum mtstates_type next_table(mtstates_parcel *p, struct mtstates_value *v, enum tag tag)
 {
     struct table_header h;
-    size_t at = p->at - 1;
-    take_bytes(p, &h, sizeof h);
+    take_header(p, v, &h, sizeof h);
     struct mtstates_value name = {.bytes = NULL};
     if (tag == TAG_CLASSED)
         next(p, &name);
-    note_number(p, v, h.number, at);
     v->bytes = name.bytes;
     v->length = name.length;
     struct open_table *t = push_table(p); /* for which there is room */
@@ -290,9 +291,7 @@ static enum mtstates_type next_table(mtstates_parcel *p, struct mtstates_value *
 static enum mtstates_type next_function(mtstates_parcel *p, struct mtstates_value *v)
 {
     struct function_header h;
-    size_t at = p->at - 1;
-    take_bytes(p, &h, sizeof h);
-    note_number(p, v, h.number, at);
+    take_header(p, v, &h, sizeof h);
     take_string(p, v, h.length);
     return MTSTATES_FUNCTION;
 }
@@ -300,9 +299,7 @@ static enum mtstates_type next_function(mtstates_parcel *p, struct mtstates_valu
 static enum mtstates_type next_long(mtstates_parcel *p, struct mtstates_value *v)
 {
     struct string_header h;
-    size_t at = p->at - 1;
-    take_bytes(p, &h, sizeof h);
-    note_number(p, v, h.number, at);
+    take_header(p, v, &h, sizeof h);
     take_string(p, v, h.length);
     v->integer = 0;
     return MTSTATES_STRING;
@@ -311,9 +308,7 @@ static enum mtstates_type next_long(mtstates_parcel *p, struct mtstates_value *v
 static enum mtstates_type next_handle(mtstates_parcel *p, struct mtstates_value *v)
 {
     struct handle_header h;
-    size_t at = p->at - 1;
-    take_bytes(p, &h, sizeof h);
-    note_number(p, v, h.number, at);
+    take_header(p, v, &h, sizeof h);
     v->state = h.handle.record->kind == &state_kind ? (mtstates_state *)h.handle.record : NULL;
     return MTSTATES_HANDLE;
 }

@@ -139,31 +139,30 @@ static int profile_gc(lua_State *L)
     return 0;
 }
 
-static int method_folded(lua_State *L)
+typedef char *profile_text(const struct profile *, size_t *);
+
+static int push_profile(lua_State *L, const char *method, profile_text *format)
 {
-    struct profile *p = check_profile(L, "folded");
+    struct profile *p = check_profile(L, method);
     size_t length;
     push_text_begin(L);
-    char *text = profile_folded(p, &length);
-    return push_text_end(L, text, length, "folded");
+    char *text = format(p, &length);
+    return push_text_end(L, text, length, method);
+}
+
+static int method_folded(lua_State *L)
+{
+    return push_profile(L, "folded", profile_folded);
 }
 
 static int method_speedscope(lua_State *L)
 {
-    struct profile *p = check_profile(L, "speedscope");
-    size_t length;
-    push_text_begin(L);
-    char *text = profile_speedscope(p, &length);
-    return push_text_end(L, text, length, "speedscope");
+    return push_profile(L, "speedscope", profile_speedscope);
 }
 
 static int method_pprof(lua_State *L)
 {
-    struct profile *p = check_profile(L, "pprof");
-    size_t length;
-    push_text_begin(L);
-    char *text = profile_pprof(p, &length);
-    return push_text_end(L, text, length, "pprof");
+    return push_profile(L, "pprof", profile_pprof);
 }
 
 static int method_top(lua_State *L)
@@ -181,8 +180,6 @@ static int method_top(lua_State *L)
     char *text = profile_top(p, (size_t)count, &length);
     return push_text_end(L, text, length, "top");
 }
-
-typedef char *profile_text(const struct profile *, size_t *);
 
 /* By the path's extension; NULL: it is none that is known. */
 static profile_text *format_of(const char *path)

@@ -224,6 +224,13 @@ static int raise_result(struct call *c, const char *format, ...)
 
 /* ---- results, which are above `base` on the target ---- */
 
+/* What a parcel takes of the target's stack. */
+static void note_slots(struct call *c, const struct parcel *p)
+{
+    if (parcel_slots(p) > INTERPRETER_LARGE)
+        c->most = INT_MAX;
+}
+
 /* Packs the values from `first` up to the top of `from`. */
 static enum crossing pack(struct call *c, struct parcel *p, lua_State *from, int first,
                           struct refusal *r)
@@ -232,8 +239,7 @@ static enum crossing pack(struct call *c, struct parcel *p, lua_State *from, int
     enum crossing crossing = parcel_pack(p, from, first, lua_gettop(from), r);
     if (crossing != CROSSING_DONE)
         parcel_end(p);
-    if (parcel_slots(p) > INTERPRETER_LARGE)
-        c->most = INT_MAX;
+    note_slots(c, p);
     return crossing;
 }
 
@@ -532,12 +538,6 @@ static enum call_outcome outcome_of(enum crossing crossing, enum call_outcome do
     if (crossing == CROSSING_DONE)
         return done;
     return crossing == CROSSING_REFUSED ? refused : CALL_NO_MEMORY;
-}
-
-static void note_slots(struct call *c, const struct parcel *p)
-{
-    if (parcel_slots(p) > INTERPRETER_LARGE)
-        c->most = INT_MAX;
 }
 
 /* The message on top of the target, as in return_error. */
