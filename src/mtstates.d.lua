@@ -6,9 +6,11 @@
 --   tables, by copy, raw (no metamethod runs), with any of these as keys and values, nested as deep as Lua's
 --   stack allows; a table with a metatable only if that has a name: see mtstates.class;
 --   Lua functions without upvalues but _ENV, which becomes the receiver's globals;
---   handles: an owning one arrives as an owning one, any other as one that does not own.
--- A table, function or handle that occurs twice among all values of one call, or within itself, does so on
--- the other side too; two calls make two copies.
+--   handles: an owning one arrives as an owning one, any other as one that does not own;
+--   arrays of C numbers, of the module carray: by reference, the elements are the same; what reads and writes
+--   them in several threads orders that, and no length changes while another array has the elements.
+-- A table, function, handle or array that occurs twice among all values of one call, or within itself, does
+-- so on the other side too; two calls make two copies.
 -- A value that cannot cross is an error that names the place, as in "in field 'a.b[3]'".
 
 ---Lua states that any thread of the process can call.
@@ -25,14 +27,15 @@ local mtstates = {}
 ---@field concurrent_access string call or close met a state busy in another thread, or close came from inside
 ---@field interrupted string raised inside a state by State:interrupt
 ---@field invoking_state string setup or callback raised an error
----@field object_closed string a handle whose state is closed was used
+---@field object_closed string a handle whose state or pool is closed was used
 ---@field out_of_memory string memory or memory_limit ran out in making or calling a state; both stay usable
 ---@field state_result string setup gave no function, or a result cannot cross
 ---@field time_limit string raised inside a state when its time_limit was over
----@field unknown_object string no living state has that id or name
+---@field unknown_object string no living state, or pool, has that id or name
 
 ---What crosses; see above.
 ---@alias mtstates.Value nil|boolean|number|string|lightuserdata|table|function|mtstates.State|mtstates.Pool
+---|userdata
 
 ---A function with no upvalue but _ENV, or code as `load` takes it. Its first result is the callback, a Lua
 ---function.
@@ -138,7 +141,7 @@ function mtstates.type(value) end
 ---names leaves under the last.
 ---@param name string any bytes
 ---@param metatable table
----Raises out of memory, or an argument error.
+---Raises Lua's memory error, or an argument error.
 function mtstates.class(name, metatable) end
 
 ---Handles that do not own, of all states that live, in the order in which they were made.

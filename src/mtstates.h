@@ -92,7 +92,8 @@ enum mtstates_type {
     MTSTATES_TABLE_END, /* until this */
     MTSTATES_FUNCTION,  /* of Lua */
     MTSTATES_HANDLE,    /* of a state or a pool */
-    MTSTATES_AGAIN      /* a table, function or handle that has come already */
+    MTSTATES_ARRAY,     /* of C numbers, of the module carray */
+    MTSTATES_AGAIN      /* a table, function, handle or array that has come already */
 };
 
 struct mtstates_state;
@@ -100,13 +101,15 @@ struct mtstates_state;
 struct mtstates_value {
     enum mtstates_type type;
     int boolean;
-    lua_Integer integer; /* INTEGER; of TABLE, FUNCTION, HANDLE and AGAIN their number, by which
-                            AGAIN tells what it is; 0: it does not come again */
+    lua_Integer integer; /* INTEGER; of TABLE, FUNCTION, HANDLE, ARRAY and AGAIN their number, by
+                            which AGAIN tells what it is; 0: it does not come again */
     lua_Number number;
     const char *bytes; /* STRING; TABLE: the name of its class, or NULL; FUNCTION: its code. Until
                           the parcel is written, cleared or freed; no zero at the end */
-    size_t length;
-    void *pointer;
+    size_t length;     /* of that; ARRAY: so many elements */
+    void *pointer;     /* POINTER; ARRAY: the elements, shared with the state, until the parcel is
+                          written, cleared or freed; NULL: it has none */
+    int element;       /* ARRAY: their type, as the Carray C API numbers it */
     struct mtstates_state *state; /* HANDLE: the parcel's reference; NULL: it is of a pool */
 };
 

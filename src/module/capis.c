@@ -121,14 +121,6 @@ static int add_bytes(mtstates_parcel *writer, const unsigned char *bytes, size_t
     return add_string(writer, (const char *)bytes, length);
 }
 
-static void *add_array(mtstates_parcel *writer, int type, size_t count)
-{
-    (void)writer;
-    (void)type;
-    (void)count;
-    return NULL;
-}
-
 static const struct capi_receiver capi_receiver = {
     .version_major = 2,
     .version_minor = 0,
@@ -145,7 +137,7 @@ static const struct capi_receiver capi_receiver = {
     .add_number = add_number,
     .add_string = add_string,
     .add_bytes = add_bytes,
-    .add_array = add_array,
+    .add_array = native_parcel_add_array,
 };
 
 /* ---- offering them ---- */

@@ -43,8 +43,9 @@ struct capi_notify {
 /*
  * `send` runs the callback with the values of the writer. `clear`: the writer is emptied when they
  * were taken. `nonblock`: a busy state is CAPI_BUSY, and not waited for. The rest is as for notify.
- * The functions that add return 0 or CAPI_NO_MEMORY. Arrays are not offered: `add_array` returns
- * NULL.
+ * The functions that add return 0 or CAPI_NO_MEMORY; `add_array` the place of the elements, all
+ * zero, to be filled before the next function, or NULL. Such an array is made by the module carray
+ * of the state that it goes to, which has to have required that; else it is CAPI_ERROR.
  */
 struct capi_receiver {
     int version_major, version_minor, version_patch;

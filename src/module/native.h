@@ -26,6 +26,11 @@ void native_parcel_end(mtstates_parcel *p);
 /* What it has now can be read. An enum mtstates_status. */
 int native_parcel_read(mtstates_parcel *p);
 
+/* Adds an array of that many elements of the Carray C API's type, which is made anew in the state
+ * that it goes to. Returns the place of the elements, all zero, until something else is added;
+ * NULL: no memory, no such type, or as the other functions that add. */
+void *native_parcel_add_array(mtstates_parcel *p, int type, size_t count);
+
 /* It can be an argument: nothing is half written. */
 bool native_parcel_is_whole(const mtstates_parcel *p);
 

@@ -144,6 +144,25 @@ int mtstates_add_string(mtstates_parcel *p, const char *bytes, size_t length)
         p, has_room && put_string(&p->parcel.memory->values, bytes != NULL ? bytes : "", length));
 }
 
+void *native_parcel_add_array(mtstates_parcel *p, int type, size_t count)
+{
+    size_t element = carray_element_size(type);
+    if (!may_add(p, false) || element == 0 || count > SIZE_MAX / 4 / element)
+        return NULL;
+    struct room *values = &p->parcel.memory->values;
+    struct elements_header h = {.type = type, .count = count, .size = count * element};
+    size_t at = values->used, gap = elements_gap(at + 1 + sizeof h);
+    bool has_room = p->parcel.count < INT_MAX / 4 && put_bytes(values, TAG_ELEMENTS, &h, sizeof h);
+    char *elements = has_room ? room_take(values, gap + h.size) : NULL;
+    if (elements == NULL) {
+        values->used = at;
+        return NULL;
+    }
+    memset(elements, 0, gap + h.size);
+    end_add(p, true);
+    return elements + gap;
+}
+
 int mtstates_table_begin(mtstates_parcel *p)
 {
     static const struct table_header empty;
@@ -313,6 +332,27 @@ static enum mtstates_type next_handle(mtstates_parcel *p, struct mtstates_value 
     return MTSTATES_HANDLE;
 }
 
+static enum mtstates_type next_array(mtstates_parcel *p, struct mtstates_value *v)
+{
+    struct array_header h;
+    take_header(p, v, &h, sizeof h);
+    v->element = h.array.type;
+    v->pointer = carray_elements(h.array.elements, &v->length);
+    return MTSTATES_ARRAY;
+}
+
+static enum mtstates_type next_elements(mtstates_parcel *p, struct mtstates_value *v)
+{
+    struct elements_header h;
+    take_bytes(p, &h, sizeof h);
+    v->element = h.type;
+    v->length = h.count;
+    take(p, elements_gap(p->at));
+    v->pointer = p->parcel.memory->values.start + p->at;
+    p->at += h.size;
+    return MTSTATES_ARRAY;
+}
+
 static enum mtstates_type next_small(mtstates_parcel *p, struct mtstates_value *v)
 {
     int32_t small;
@@ -362,6 +402,10 @@ static enum mtstates_type next(mtstates_parcel *p, struct mtstates_value *v)
         return next_function(p, v);
     case TAG_HANDLE:
         return next_handle(p, v);
+    case TAG_ARRAY:
+        return next_array(p, v);
+    case TAG_ELEMENTS:
+        return next_elements(p, v);
     default:
         return next_table(p, v, tag);
     }

@@ -1,5 +1,6 @@
 #include "fork.h"
 
+#include "carray.h"
 #include "counters.h"
 #include "pool.h"
 #include "singleton.h"
@@ -17,11 +18,13 @@ static void before(void)
     ownership_fork_begin();
     thread_fork_begin();
     counters_fork_begin();
+    carray_fork_begin();
 }
 
 static void after(bool is_child)
 {
     pool_fork_end(is_child);
+    carray_fork_end();
     counters_fork_end();
     thread_fork_end(is_child);
     ownership_fork_end();

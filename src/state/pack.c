@@ -249,21 +249,54 @@ static enum put put_function(struct packing *p, int index)
     return PUT_WHOLE;
 }
 
-/* ---- handles ---- */
+/* ---- handles and arrays ---- */
 
-/* The __name of the userdata on top of the stack; found without making a string. [-0, +0, -] */
+static bool is_string(lua_State *L, int index, const char *expected)
+{
+    size_t length;
+    const char *bytes = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : NULL;
+    return bytes != NULL && length == strlen(expected) && memcmp(bytes, expected, length) == 0;
+}
+
+/* Pushes what the metatable of the userdata on top of the stack has in a field, if it has; found
+ * without making a string. [-0, +(0|1), -] */
+static bool push_metafield(lua_State *L, const char *field)
+{
+    int top = lua_gettop(L);
+    if (!lua_getmetatable(L, top))
+        return false;
+    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
+        if (is_string(L, -2, field)) {
+            lua_replace(L, top + 1);
+            lua_settop(L, top + 1);
+            return true;
+        }
+    lua_settop(L, top);
+    return false;
+}
+
+/* The __name of the userdata on top of the stack. [-0, +0, -] */
 static const char *type_name(lua_State *L)
 {
     const char *name = "userdata";
-    int top = lua_gettop(L);
-    if (!lua_getmetatable(L, top))
-        return name;
-    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
-        if (lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING &&
-            strcmp(lua_tostring(L, -2), "__name") == 0)
+    if (push_metafield(L, "__name")) {
+        if (lua_type(L, -1) == LUA_TSTRING)
             name = lua_tostring(L, -1); /* stays: the metatable has it */
-    lua_settop(L, top);
+        lua_pop(L, 1);
+    }
     return name;
+}
+
+/* Writes the header of what the parcel has references to from now on, which begins with a
+ * held_header. */
+static bool put_held(struct packing *p, enum tag tag, void *header, size_t size)
+{
+    const struct held_header held = {.previous = p->parcel->last_held};
+    memcpy(header, &held, sizeof held);
+    if (!put_bytes(&p->memory->values, tag, header, size))
+        return false;
+    p->parcel->last_held = p->memory->values.used - size;
+    return true;
 }
 
 /*
@@ -277,21 +310,49 @@ static bool note_record(struct packing *p, struct parcel_handle *h)
     return h->is_another || note_object(p, h->record, place);
 }
 
-/* The full userdata on top of the stack. [-0, +0, -] */
-static enum put put_handle(struct packing *p)
+static enum put put_handle(struct packing *p, struct handle_header *h)
 {
-    struct handle_header h = {.previous = p->parcel->last_handle};
-    if (!parcel_handle_at(p->from, -1, &h.handle))
-        return refuse_type(p, type_name(p->from), "make it anew inside");
-    if (!h.handle.owns && !note_record(p, &h.handle))
+    if (!h->handle.owns && !note_record(p, &h->handle))
         return PUT_NO_MEMORY;
-    if (!put_bytes(&p->memory->values, TAG_HANDLE, &h, sizeof h))
+    if (!put_held(p, TAG_HANDLE, h, sizeof *h))
         return PUT_NO_MEMORY;
-    record_retain(h.handle.record);
-    if (h.handle.owns)
-        record_own(h.handle.record); /* there is one: the handle's */
-    p->parcel->last_handle = p->memory->values.used - sizeof h + 1;
+    record_retain(h->handle.record);
+    if (h->handle.owns)
+        record_own(h->handle.record); /* there is one: the handle's */
     return PUT_WHOLE;
+}
+
+/* The full userdata on top of the stack, if it is an array. [-0, +0, -] */
+static enum crossing put_array(struct packing *p)
+{
+    struct array_header h;
+    if (!push_metafield(p->from, CARRAY_FIELD))
+        return CROSSING_REFUSED;
+    const struct carray_api *api = carray_api(p->from);
+    lua_pop(p->from, 1);
+    enum crossing taken =
+        api != NULL ? carray_take(p->from, lua_gettop(p->from), api, &h.array) : CROSSING_REFUSED;
+    if (taken == CROSSING_DONE && !put_held(p, TAG_ARRAY, &h, sizeof h)) {
+        carray_release(h.array.elements);
+        return CROSSING_NEEDS_MEMORY;
+    }
+    return taken;
+}
+
+/* The full userdata on top of the stack. [-0, +0, -] */
+static enum put put_userdata(struct packing *p)
+{
+    struct handle_header h;
+    if (parcel_handle_at(p->from, -1, &h.handle))
+        return put_handle(p, &h);
+    switch (put_array(p)) {
+    case CROSSING_DONE:
+        return PUT_WHOLE;
+    case CROSSING_NEEDS_MEMORY:
+        return PUT_NO_MEMORY;
+    default:
+        return refuse_type(p, type_name(p->from), "make it anew inside");
+    }
 }
 
 /* ---- tables ---- */
@@ -418,7 +479,7 @@ static enum put __attribute__((noinline)) put_object(struct packing *p, int type
     case LUA_TFUNCTION:
         return put_function(p, lua_gettop(p->from));
     default:
-        return put_handle(p);
+        return put_userdata(p);
     }
 }
 

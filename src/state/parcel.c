@@ -162,24 +162,42 @@ void parcel_begin(struct parcel *p)
         p->memory = memory_new();
 }
 
-static void drop_handles(struct parcel *p)
+static void drop_handle(const char *header)
 {
     struct handle_header h;
-    for (size_t place = p->last_handle; place != 0; place = h.previous) {
-        memcpy(&h, p->memory->values.start + place - 1, sizeof h);
-        if (h.handle.owns)
-            record_disown(h.handle.record, thread_self());
-        record_release(h.handle.record);
+    memcpy(&h, header, sizeof h);
+    if (h.handle.owns)
+        record_disown(h.handle.record, thread_self());
+    record_release(h.handle.record);
+}
+
+static void drop_array(const char *header)
+{
+    struct array_header h;
+    memcpy(&h, header, sizeof h);
+    carray_release(h.array.elements);
+}
+
+static void drop_held(struct parcel *p)
+{
+    struct held_header h;
+    for (size_t place = p->last_held; place != 0; place = h.previous) {
+        const char *header = p->memory->values.start + place;
+        memcpy(&h, header, sizeof h);
+        if (header[-1] == TAG_HANDLE)
+            drop_handle(header);
+        else
+            drop_array(header);
     }
-    p->last_handle = 0;
+    p->last_held = 0;
 }
 
 void parcel_end(struct parcel *p)
 {
     if (p->memory == NULL)
         return;
-    if (p->last_handle != 0)
-        drop_handles(p);
+    if (p->last_held != 0)
+        drop_held(p);
     memory_give_back(p->memory);
     p->memory = NULL;
 }

@@ -3,8 +3,8 @@
  * that knows what crosses, and how:
  *
  *   plain values   nil, booleans, integers, floats, strings, light userdata
- *   objects        tables, Lua functions, handles; they keep their identity: what occurs twice, or
- *                  contains itself, does so on the other side
+ *   objects        tables, Lua functions, handles, arrays of C numbers (carray.h); they keep their
+ *                  identity: what occurs twice, or contains itself, does so on the other side
  *
  * Plain values but strings need no memory and are pushed at once. Strings do, and an error for lack
  * of it must not jump over frames of the other Lua state: so either the memory is reserved
@@ -96,7 +96,7 @@ struct parcel {
     uint32_t classed;             /* tables with a metatable */
     size_t depth;                 /* tables in tables, */
     int deepest;                  /* and the number of the value that has so many */
-    size_t last_handle;           /* where it is, and 1; 0: none */
+    size_t last_held;             /* handle or array; where it is; 0: none */
 };
 
 /* An empty parcel in the calling thread's memory for it. Others may be begun before it ends. */

@@ -15,6 +15,8 @@
  *   CLASSED                  the same, with the class's name, a string, after the header
  *   FUNCTION                 struct function_header, the code
  *   HANDLE                   struct handle_header
+ *   ARRAY                    struct array_header
+ *   ELEMENTS                 struct elements_header, a gap, the elements: an array to be made anew
  *   AGAIN                    number of an object that has come already
  *
  * So a long string takes its bytes once, however often it occurs. Objects and keys that occur more
@@ -25,6 +27,7 @@
 #ifndef MTSTATES_PARCEL_INSIDE_H
 #define MTSTATES_PARCEL_INSIDE_H
 
+#include "carray.h"
 #include "parcel.h"
 
 #include <string.h>
@@ -46,6 +49,8 @@ enum tag {
     TAG_CLASSED,
     TAG_FUNCTION,
     TAG_HANDLE,
+    TAG_ARRAY,
+    TAG_ELEMENTS,
     TAG_AGAIN
 };
 
@@ -67,11 +72,33 @@ struct function_header {
     size_t length; /* of its code */
 };
 
-struct handle_header {
+/* Of what the parcel has references to. */
+struct held_header {
     object_number number;
-    struct parcel_handle handle;
-    size_t previous; /* where the handle before is, and 1; 0: there is none */
+    size_t previous; /* where the held one before is; 0: there is none */
 };
+
+struct handle_header {
+    struct held_header held;
+    struct parcel_handle handle;
+};
+
+struct array_header {
+    struct held_header held;
+    struct carray_crossing array;
+};
+
+struct elements_header {
+    int type;
+    size_t count, size; /* size: bytes of all */
+};
+
+/* Elements begin where any C number may, in memory for any object. */
+static inline size_t elements_gap(size_t used)
+{
+    enum { ALIGNMENT = _Alignof(max_align_t) };
+    return (ALIGNMENT - used % ALIGNMENT) % ALIGNMENT;
+}
 
 /* ---- memory ---- */
 
@@ -138,7 +165,7 @@ struct parcel_memory {
     struct object first_objects[FIRST_PLACES / 2];
     struct level first_levels[16];
     uint32_t first_places[FIRST_PLACES];
-    char first_values[16 * 1024];
+    _Alignas(max_align_t) char first_values[16 * 1024];
 };
 
 /* ---- plain values ---- */

@@ -33,11 +33,12 @@ struct unpacking {
     const char *in;
     struct filling *fillings; /* as many as tables are in tables, and one */
     lua_State *to;
-    int values;         /* index below the first value */
-    int objects;        /* index of the list of objects that have a number; none: 0 */
-    int classed;        /* of the one of tables and their metatables in turn */
-    lua_Integer tables; /* in that one */
-    int status;         /* of an error of this file: LUA_ERRRUN, or LUA_ERRMEM */
+    struct carray_elements *held; /* to be released after an error */
+    int values;                   /* index below the first value */
+    int objects;                  /* index of the list of objects that have a number; none: 0 */
+    int classed;                  /* of the one of tables and their metatables in turn */
+    lua_Integer tables;           /* in that one */
+    int status;                   /* of an error of this file: LUA_ERRRUN, or LUA_ERRMEM */
 };
 
 /* ---- errors ---- */
@@ -83,6 +84,14 @@ static int raise_class(struct unpacking *u, size_t fillings)
     return raise(u, LUA_ERRRUN);
 }
 
+/* A value is refused, wherever it is in the one that has the refusal's number. */
+static int raise_refusal(struct unpacking *u, const char *why)
+{
+    refusal_begin(u->refusal);
+    refusal_add(u->refusal, "%s", why);
+    return raise(u, LUA_ERRRUN);
+}
+
 /* The slots that all of it takes, and those for what is done on top. [-0, +0, v] */
 static void take_slots(struct unpacking *u)
 {
@@ -97,10 +106,9 @@ static void take_slots(struct unpacking *u)
         raise(u, LUA_ERRMEM);
     bool is_deep = 2 * p->depth > (size_t)p->count;
     u->refusal->number = is_deep ? p->deepest : p->count;
-    refusal_begin(u->refusal);
-    refusal_add(u->refusal, "%s for the stack of the Lua state that it goes to",
-                is_deep ? "nested too deep" : "there are too many values");
-    raise(u, LUA_ERRRUN);
+    raise_refusal(
+        u, is_deep ? "nested too deep for the stack of the Lua state that it goes to"
+                   : "there are too many values for the stack of the Lua state that they go to");
 }
 
 /* ---- objects ---- */
@@ -139,7 +147,48 @@ static void push_handle(struct unpacking *u)
     struct handle_header h;
     get_bytes(&u->in, &h, sizeof h);
     parcel_push_handle(u->to, &h.handle);
-    number_object(u, h.number);
+    number_object(u, h.held.number);
+}
+
+static void push_array(struct unpacking *u)
+{
+    struct array_header h;
+    get_bytes(&u->in, &h, sizeof h);
+    if (!carray_push(u->to, &h.array, &u->held))
+        raise_refusal(u, "its module does not make this array anew");
+    number_object(u, h.held.number);
+}
+
+/* The interface of the receiver's module carray, if that has been required. [-0, +0, m] */
+static const struct carray_api *find_carray(lua_State *L)
+{
+    const struct carray_api *api = NULL;
+    int top = lua_gettop(L);
+    lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_pushliteral(L, "carray");
+    if (lua_istable(L, -2) && lua_rawget(L, -2) != LUA_TNIL && lua_getmetatable(L, -1)) {
+        lua_pushliteral(L, CARRAY_FIELD);
+        lua_rawget(L, -2);
+        api = carray_api(L);
+    }
+    lua_settop(L, top);
+    return api;
+}
+
+static void push_elements(struct unpacking *u)
+{
+    struct elements_header h;
+    void *to = NULL;
+    get_bytes(&u->in, &h, sizeof h);
+    u->in += elements_gap((size_t)(u->in - u->parcel->memory->values.start));
+    const struct carray_api *api = find_carray(u->to);
+    if (api == NULL)
+        raise_refusal(u, "an array takes the module carray: require that inside");
+    if (api->make(u->to, h.type, 0, h.count, &to) == NULL)
+        raise_refusal(u, "the module carray does not make this array");
+    if (h.size > 0)
+        memcpy(to, u->in, h.size);
+    u->in += h.size;
 }
 
 static void push_long(struct unpacking *u)
@@ -222,6 +271,12 @@ static inline __attribute__((always_inline)) bool push(struct unpacking *u, stru
         return false;
     case TAG_HANDLE:
         push_handle(u);
+        return false;
+    case TAG_ARRAY:
+        push_array(u);
+        return false;
+    case TAG_ELEMENTS:
+        push_elements(u);
         return false;
     default:
         push_table(u, tag, f);
@@ -339,6 +394,7 @@ enum crossing parcel_unpack(const struct parcel *p, lua_State *to, int handler, 
     int status = lua_pcall(to, 1, LUA_MULTRET, handler);
     if (u.fillings != few)
         free(u.fillings);
+    carray_release(u.held);
     if (status == LUA_OK)
         return CROSSING_DONE;
     if (u.status == LUA_OK && status != LUA_ERRMEM)

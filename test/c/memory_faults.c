@@ -13,6 +13,7 @@
  *
  * The linker's --wrap sends all of these here.
  */
+#include "carray.h"
 #include "open_lua.h"
 #include "state/image.h"
 #include "state/interpreter.h"
@@ -603,6 +604,15 @@ static const struct scenario scenarios[] = {
              "assert(#mt.states() >= 3 and #mt.pools() == 1)\n"
              "assert(mt.metrics():find('# EOF') and mt.metrics({ names = true }):find('made'))"},
     {.name = "a call from C", .function = call_from_c},
+    {.name = "arrays of numbers",
+     .before = "s = mt.newstate('made', false, 'return function(...) return ... end')\n"
+               "t = { require('carray').new(5, 10), require('carray').new(5, 0) }\n"
+               "for i = 3, 20 do t[i] = require('carray').new(5, i) end\n"
+               "s:call(t)",
+     .code = "local same, a = s:call(t, t[1])\n"
+             "a:set(3, 7)\n"
+             "assert(same[1] == a and #same[2] == 0 and same[20]:get(20) == 0)\n"
+             "assert(t[1]:get(3) == 7)"},
     {.name = "profile",
      .before = "s = mt.newstate('made', false, function()\n"
                "  return function() local x = 0 for i = 1, 100000 do x = x + i end end\n"
@@ -876,6 +886,7 @@ static bool run(void)
     lua_State *L = lua_newstate(host_alloc, NULL);
     CHECK(L != NULL);
     open_libraries(L, "hold", open_hold);
+    preload(L, "carray", luaopen_carray);
     if (!s->unprepared)
         run_code(L, prepare, "before");
     else if (s->function != NULL)

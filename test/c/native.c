@@ -2,6 +2,7 @@
  * States called from C, without a Lua state of the caller's: by parcels (mtstates.h), and by the
  * interfaces Notify and Receiver as another module would find and use them.
  */
+#include "carray.h"
 #include "open_lua.h"
 
 #include <math.h>
@@ -567,7 +568,8 @@ static void states_are_receivers(lua_State *L)
     CHECK(api->add_boolean(w, 1) == 0 && api->add_integer(w, 7) == 0);
     CHECK(api->add_number(w, 0.5) == 0 && api->add_string(w, "text", 4) == 0);
     CHECK(api->add_bytes(w, (const unsigned char *)"bytes", 5) == 0);
-    CHECK(api->add_array(w, 1, 10) == NULL);
+    CHECK(api->add_array(w, 0, 10) == NULL && api->add_array(w, 13, 10) == NULL);
+    CHECK(api->add_array(w, 10, SIZE_MAX / 8) == NULL);
     CHECK(api->send(r, w, 0, 0, handle, handled) == 0);
     run(L, "assert(s:call('got') == 'true 7 0.5 text bytes')");
     CHECK(api->add_string(w, "more", 4) == 0);
@@ -591,6 +593,100 @@ static void states_are_receivers(lua_State *L)
     api->clear_writer(w);
     api->free_writer(w);
     api->release(r);
+    lua_settop(L, 0);
+}
+
+/* ---- arrays of the module carray ---- */
+
+static void arrays_come_out_of_parcels(lua_State *L)
+{
+    struct mtstates_value v;
+    mtstates_parcel *p = mtstates_parcel_new();
+    run(L, "carray = require('carray')\n"
+           "s = mt.newstate('s', function()\n"
+           "  local array = require('carray').new(5, 3)\n"
+           "  return function(a)\n"
+           "    if a then return a:get(1), rawequal(a, array) end\n"
+           "    array:set(2, 7)\n"
+           "    return array, { array }, require('carray').new(10, 0)\n"
+           "  end\n"
+           "end)");
+    mtstates_state *s = find("s");
+    CHECK(mtstates_call(s, 0, NULL, p) == MTSTATES_OK);
+    for (int i = 0; i < 2; i++) {
+        CHECK(mtstates_next(p, &v) == MTSTATES_ARRAY && v.element == 5 && v.length == 3);
+        CHECK(v.integer == 1 && ((int *)v.pointer)[1] == 7);
+        ((int *)v.pointer)[0] = -3;
+        check_next(p, MTSTATES_TABLE);
+        check_integer(p, 1);
+        CHECK(mtstates_next(p, &v) == MTSTATES_AGAIN && v.integer == 1);
+        check_next(p, MTSTATES_TABLE_END);
+        CHECK(mtstates_next(p, &v) == MTSTATES_ARRAY && v.element == 10 && v.length == 0);
+        CHECK(v.pointer == NULL && v.integer == 0);
+        check_next(p, MTSTATES_NONE);
+        CHECK(mtstates_parcel_read(p) == MTSTATES_OK);
+    }
+
+    /* They stay when their state has gone, and go on into another one. */
+    run(L, "s:close()\n"
+           "t = mt.newstate('t', function() return function(a, t) return a:get(1), a == t[1] end "
+           "end)");
+    mtstates_state *t = find("t");
+    mtstates_parcel *out = mtstates_parcel_new();
+    CHECK(mtstates_next(p, &v) == MTSTATES_ARRAY && ((int *)v.pointer)[0] == -3);
+    CHECK(mtstates_call(t, 0, p, out) == MTSTATES_OK);
+    check_integer(out, -3);
+    CHECK(mtstates_next(out, &v) == MTSTATES_BOOLEAN && v.boolean);
+    mtstates_parcel_free(p);
+    mtstates_parcel_free(out);
+    mtstates_release(s);
+    mtstates_release(t);
+    run(L, "t:close()\n"
+           "assert(carray.alive() == 0)");
+}
+
+static void receivers_take_arrays(lua_State *L)
+{
+    struct mtstates_value v;
+    run(L, "s = mt.newstate('s', function()\n"
+           "  return function(...)\n"
+           "    local carray = require('carray')\n"
+           "    local text, ints, doubles, empty = ...\n"
+           "    if not text then return end\n"
+           "    assert(text == 'odd' and #ints == 3 and ints:get(2) == 7 and ints:get(3) == 0)\n"
+           "    assert(#doubles == 2000 and doubles:get(2000) == 0.5 and #empty == 0)\n"
+           "    return carray.alive()\n"
+           "  end\n"
+           "end)");
+    lua_getglobal(L, "s");
+    const struct receiver_api *api = find_api(L, 1, "_capi_receiver");
+    void *r = api->to(L, 1), *w = api->new_writer(0, 0);
+    CHECK(api->add_string(w, "odd", 3) == 0);
+    int *ints = api->add_array(w, 5, 3);
+    CHECK(ints != NULL && (uintptr_t)ints % 16 == 0 && ints[0] == 0);
+    ints[1] = 7;
+    double *doubles = api->add_array(w, 10, 2000);
+    CHECK(doubles != NULL && (uintptr_t)doubles % 16 == 0);
+    doubles[1999] = 0.5;
+    CHECK(api->add_array(w, 1, 0) != NULL);
+    CHECK(api->send(r, w, 0, 0, handle, handled) == 990);
+    CHECK(strstr(handled, "carray: require that inside") != NULL);
+    run(L, "s:call()");
+    CHECK(api->send(r, w, 0, 0, handle, handled) == 0);
+    CHECK(api->send(r, w, 0, 0, handle, handled) == 0);
+
+    /* A writer is a parcel, and can be read as one. */
+    CHECK(mtstates_parcel_read(w) == MTSTATES_OK);
+    check_string(w, "odd");
+    CHECK(mtstates_next(w, &v) == MTSTATES_ARRAY && v.length == 3 && ((int *)v.pointer)[1] == 7);
+    CHECK(mtstates_next(w, &v) == MTSTATES_ARRAY && v.length == 2000);
+    CHECK(((double *)v.pointer)[1999] == 0.5);
+    CHECK(mtstates_next(w, &v) == MTSTATES_ARRAY && v.element == 1 && v.length == 0);
+    check_next(w, MTSTATES_NONE);
+    CHECK(api->add_array(w, 5, 3) == NULL); /* it is being read */
+    api->free_writer(w);
+    run(L, "s:close()\n"
+           "assert(require('carray').alive() == 0)");
     lua_settop(L, 0);
 }
 
@@ -623,6 +719,7 @@ int main(void)
     CHECK(mtstates_find_id(1, &s) == MTSTATES_UNKNOWN); /* before the module was opened */
     CHECK(mtstates_find_name("a", 1, &s) == MTSTATES_UNKNOWN);
     lua_State *L = open_lua("inside", open_inside);
+    preload(L, "carray", luaopen_carray);
     run(L, "mt = require('mtstates')");
     states_are_found(L);
     values_go_in_and_come_out(L);
@@ -633,6 +730,8 @@ int main(void)
     threads_without_lua_share_a_state(L);
     states_are_notifiers(L);
     states_are_receivers(L);
+    arrays_come_out_of_parcels(L);
+    receivers_take_arrays(L);
     the_readme_sends_an_item(L);
     lua_close(L);
     return 0;

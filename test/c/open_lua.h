@@ -8,16 +8,21 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
-/* Opens all libraries; `require` gives mtstates and the test's module, also in states made here. */
+/* `require` gives that module, also in states made here, which inherit it. */
+static inline void preload(lua_State *L, const char *module, lua_CFunction open)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, open);
+    lua_setfield(L, -2, module);
+    lua_pop(L, 1);
+}
+
+/* Opens all libraries; and mtstates and the test's module are there to be required. */
 static inline void open_libraries(lua_State *L, const char *module, lua_CFunction open)
 {
     luaL_openlibs(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE); /* states inherit these */
-    lua_pushcfunction(L, luaopen_mtstates);
-    lua_setfield(L, -2, "mtstates");
-    lua_pushcfunction(L, open);
-    lua_setfield(L, -2, module);
-    lua_settop(L, 0);
+    preload(L, "mtstates", luaopen_mtstates);
+    preload(L, module, open);
 }
 
 /* Ends the test with the error on top of the stack, unless `status` is LUA_OK. */

@@ -25,6 +25,7 @@
  * from the registry last, which later removals free (hence least_bytes, the least after any of a
  * number of removals).
  */
+#include "carray.h"
 #include "open_lua.h"
 #include "state/error.h"
 #include "sync/registry.h"
@@ -487,6 +488,7 @@ static void *work(void *argument)
     be(argument);
     begin("start");
     self->L = open_lua("soak", open_soak);
+    preload(self->L, "carray", luaopen_carray);
     run(self->L,
         "package.preload.graphs = assert(loadfile('test/graphs.lua'))\n" /* states inherit it */
         "local program = assert(loadfile('test/c/soak.lua'))\n"

@@ -5,7 +5,7 @@
 -- to the states that it makes, and keeps only singletons of a higher one: the number in their name.
 -- All members of a pool are given the same, so no seed and no flavour.
 local code, seed, rank, flavour = ...
-local mt, soak, graphs = require("mtstates"), require("soak"), require("graphs")
+local mt, soak, graphs, carray = require("mtstates"), require("soak"), require("graphs"), require("carray")
 local math, string, coroutine, io = require("math"), require("string"), require("coroutine"), require("io")
 local random = math.random
 
@@ -116,8 +116,12 @@ local function random_timeout(depth)
     end
 end
 
--- Tables, with handles in them that own nothing, for the rank's sake.
+-- Tables, with handles in them that own nothing, for the rank's sake; or with an array, but for finalizers:
+-- in a Lua state that is being closed Lua gives no finalizer to what is made new.
 local function random_graph()
+    if random(3) == 1 and collectgarbage("isrunning") then
+        return graphs.random(8, { carray.new(5, random(0, 3)) })
+    end
     local found, handle = pcall(mt.state, random_name())
     return graphs.random(8, found and { handle } or nil)
 end
