@@ -8,7 +8,7 @@ description = {
     license = "MIT",
 }
 supported_platforms = { "linux", "macosx" }
-dependencies = { "lua >= 5.4, < 5.5" }
+dependencies = { "lua >= 5.4, < 5.6" }
 external_dependencies = {
     CK = { header = "ck_hs.h", library = "ck" }, -- Concurrency Kit; Debian: libck-dev
 }

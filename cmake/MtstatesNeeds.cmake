@@ -4,7 +4,8 @@
 
 find_package(PkgConfig QUIET)
 if(PKG_CONFIG_FOUND)
-  pkg_search_module(PC_LUA QUIET lua5.4>=5.4.4 lua-5.4>=5.4.4 lua54>=5.4.4 lua>=5.4.4)
+  pkg_search_module(PC_LUA QUIET lua5.4>=5.4.4 lua-5.4>=5.4.4 lua54>=5.4.4 lua5.5 lua-5.5 lua55
+                    lua>=5.4.4)
   pkg_check_modules(PC_CK QUIET ck)
 endif()
 
@@ -24,20 +25,24 @@ function(mtstates_missing what package options)
                       " ${options}")
 endfunction()
 
-set(lua_names lua5.4 lua-5.4 lua54 lua)
+set(lua_names lua5.4 lua-5.4 lua54 lua5.5 lua-5.5 lua55 lua)
 mtstates_find(find_path MTSTATES_LUA_HEADERS LUA_INCDIR "${PC_LUA_INCLUDE_DIRS}"
               NAMES lua.h PATH_SUFFIXES ${lua_names})
 if(NOT MTSTATES_LUA_HEADERS)
   mtstates_missing("mtstates needs Lua 5.4, of which there is no lua.h" liblua5.4-dev -DLUA_INCDIR=FOLDER)
 endif()
 file(STRINGS "${MTSTATES_LUA_HEADERS}/lua.h" release
-     REGEX "define[ \t]+LUA_VERSION_(MAJOR|MINOR|RELEASE)[ \t]")
-list(TRANSFORM release REPLACE ".*\"([0-9]+)\".*" "\\1")
+     REGEX "define[ \t]+LUA_VERSION_(MAJOR|MINOR|RELEASE)(_N)?[ \t]+\"?[0-9]") # _N: 5.5
+list(TRANSFORM release REPLACE ".*[ \t]\"?([0-9]+).*" "\\1")
 list(JOIN release . release)
-if(release VERSION_LESS 5.4.4 OR release VERSION_GREATER_EQUAL 5.5) # see src/state/lua_inside.h
-  mtstates_missing("mtstates needs Lua 5.4.4 or a later 5.4, but ${MTSTATES_LUA_HEADERS} has ${release}"
+if(release VERSION_LESS 5.4.4 OR release VERSION_GREATER_EQUAL 5.6) # see src/state/lua_inside.h
+  mtstates_missing("mtstates needs Lua 5.4, from 5.4.4 on, or 5.5, but ${MTSTATES_LUA_HEADERS} has ${release}"
                    liblua5.4-dev -DLUA_INCDIR=FOLDER)
 endif()
+if(release VERSION_GREATER_EQUAL 5.5)
+  message(NOTICE "mtstates has not yet been tested with Lua 5.5")
+endif()
+string(REGEX MATCH "^[0-9]+[.][0-9]+" MTSTATES_LUA_VERSION "${release}")
 
 # A static ck goes into the module, which then depends on nothing at run time.
 mtstates_find(find_path MTSTATES_CK_HEADERS CK_INCDIR "${PC_CK_INCLUDE_DIRS}" NAMES ck_hs.h)

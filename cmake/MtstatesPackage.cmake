@@ -8,7 +8,7 @@ set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS # whatever umask
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION interpreters)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_DEPENDS lua5.4) # for mtstates-profile; the module goes with any Lua
-set(CPACK_DEBIAN_PACKAGE_SUGGESTS "liblua5.4-dev, gdb")
+set(CPACK_DEBIAN_PACKAGE_DEPENDS lua${MTSTATES_LUA_VERSION}) # for mtstates-profile; the module goes with any Lua
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "liblua${MTSTATES_LUA_VERSION}-dev, gdb")
 set(CPACK_PROJECT_CONFIG_FILE ${CMAKE_CURRENT_SOURCE_DIR}/cmake/package_needs.cmake)
 include(CPack)

@@ -82,7 +82,7 @@ static inline uint32_t lua_inside_hash(const void *address)
 
 /* Why lua_checkstack failed, which it does not tell: so many values are taken for too many for the
  * stack's limit of a million (LUAI_MAXSTACK), fewer for too many for the memory that is left. */
-#define LUA_INSIDE_MANY_VALUES (LUAI_MAXSTACK / 100)
+#define LUA_INSIDE_MANY_VALUES 10000
 
 /*
  * lua_gc answers -1 in a finalizer and while the Lua state closes. A new handle is then too late

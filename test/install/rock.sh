@@ -19,7 +19,7 @@ fetch libck-dev
 refused 'Lua header files. You may need to install them' make_rock
 fetch liblua5.4-dev
 make_old_lua
-refused 'needs Lua 5.4.4 .* has 5.4.2: .*apt install liblua5.4-dev' make_rock LUA_INCDIR=/old
+refused 'needs Lua 5.4, .* has 5.4.2: .*apt install liblua5.4-dev' make_rock LUA_INCDIR=/old
 
 quietly make_rock LUA_INCDIR=/usr/include/lua5.4
 if grep Warning /tmp/output; then
