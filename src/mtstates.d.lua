@@ -8,7 +8,8 @@
 --   Lua functions without upvalues but _ENV, which becomes the receiver's globals;
 --   handles: an owning one arrives as an owning one, any other as one that does not own;
 --   arrays of C numbers, of the module carray: by reference, the elements are the same; what reads and writes
---   them in several threads orders that, and no length changes while another array has the elements.
+--   them in several threads orders that, and no array's length or capacity changes while another one, perhaps
+--   garbage by now, has its elements.
 -- A table, function, handle or array that occurs twice among all values of one call, or within itself, does
 -- so on the other side too; two calls make two copies.
 -- A value that cannot cross is an error that names the place, as in "in field 'a.b[3]'".

@@ -109,7 +109,8 @@ struct mtstates_value {
     size_t length;     /* of that; ARRAY: so many elements */
     void *pointer;     /* POINTER; ARRAY: the elements, shared with the state, until the parcel is
                           written, cleared or freed; NULL: it has none */
-    int element;       /* ARRAY: their type, as the Carray C API numbers it */
+    int element;       /* ARRAY: their type, as the Carray C API numbers it; */
+    int read_only;     /* true: they must not be written */
     struct mtstates_state *state; /* HANDLE: the parcel's reference; NULL: it is of a pool */
 };
 

@@ -37,24 +37,25 @@ static void tell(mtstates_parcel *said, capi_error_handler handler, void *handle
         handler(handler_data, v.bytes, v.length);
 }
 
+/* An enum mtstates_status. */
 static int run(mtstates_state *s, double timeout, const mtstates_parcel *arguments,
                capi_error_handler handler, void *handler_data)
 {
     mtstates_parcel said;
     if (!native_parcel_init(&said))
-        return CAPI_NO_MEMORY;
-    int result = result_of(native_call(s, timeout, arguments, false, &said));
-    if (result == CAPI_ERROR)
+        return MTSTATES_NO_MEMORY;
+    int status = native_call(s, timeout, arguments, false, &said);
+    if (result_of(status) == CAPI_ERROR)
         tell(&said, handler, handler_data);
     native_parcel_end(&said);
-    return result;
+    return status;
 }
 
 /* ---- Notify ---- */
 
 static int notify(mtstates_state *s, capi_error_handler handler, void *handler_data)
 {
-    return run(s, HUGE_VAL, NULL, handler, handler_data);
+    return result_of(run(s, HUGE_VAL, NULL, handler, handler_data));
 }
 
 static const struct capi_notify capi_notify = {
@@ -84,11 +85,11 @@ static void clear_writer(mtstates_parcel *writer)
 static int send(mtstates_state *s, mtstates_parcel *writer, int clear, int nonblock,
                 capi_error_handler handler, void *handler_data)
 {
-    int result = run(s, nonblock ? 0 : HUGE_VAL, writer, handler, handler_data);
-    bool was_taken = result == 0 || result == CAPI_ERROR;
+    int status = run(s, nonblock ? 0 : HUGE_VAL, writer, handler, handler_data);
+    bool was_taken = status == MTSTATES_OK || status == MTSTATES_ERROR;
     if (clear && was_taken)
         clear_writer(writer);
-    return result;
+    return result_of(status);
 }
 
 static int added(int status)

@@ -9,6 +9,7 @@
 #include "options.h"
 #include "profile_handle.h"
 #include "push_text.h"
+#include "state/carray.h"
 #include "state/class.h"
 #include "state/error.h"
 #include "state/fork.h"
@@ -634,6 +635,7 @@ int luaopen_mtstates(lua_State *L)
         {NULL, NULL},
     };
     prepare(L);
+    carray_open(L);
     luaL_newlibtable(L, functions);
     handle_push_upvalues(L);
     luaL_setfuncs(L, functions, HANDLE_UPVALUES);

@@ -337,7 +337,9 @@ static enum mtstates_type next_array(mtstates_parcel *p, struct mtstates_value *
     struct array_header h;
     take_header(p, v, &h, sizeof h);
     v->element = h.array.type;
-    v->pointer = carray_elements(h.array.elements, &v->length);
+    v->read_only = (h.array.attributes & CARRAY_READ_ONLY) != 0;
+    v->length = h.array.count;
+    v->pointer = h.array.start;
     return MTSTATES_ARRAY;
 }
 
@@ -348,7 +350,7 @@ static enum mtstates_type next_elements(mtstates_parcel *p, struct mtstates_valu
     v->element = h.type;
     v->length = h.count;
     take(p, elements_gap(p->at));
-    v->pointer = p->parcel.memory->values.start + p->at;
+    v->pointer = h.count > 0 ? p->parcel.memory->values.start + p->at : NULL;
     p->at += h.size;
     return MTSTATES_ARRAY;
 }

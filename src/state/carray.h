@@ -3,30 +3,33 @@
  * 1.0.0 (https://github.com/lua-capis), as `carray` does. The layouts and names of numbers are
  * theirs. On the other side there is another array over the same elements.
  *
- * A new array refers to elements of which it learns no more than address and number when it is
- * freed. So all arrays over the same elements that have crossed share one record, found by these
- * two, which keeps the array that was there first.
+ * What the module that made the other array tells when that is freed is where the elements are. So
+ * all arrays over the same elements that have crossed share one record, found by that address,
+ * which keeps the array that was there first, and with it the elements.
  *
- * Whose elements have crossed, that array must not be made longer or shorter as long as others are
- * there: its module may move them then, and offers no way to prevent it. Elements are plain memory:
- * who writes and reads them from several threads has to order that. An array that comes into a Lua
- * state which is being closed, by a finalizer's call, is never freed: Lua gives such no finalizer.
+ * Whose elements have crossed, that array must get neither another length nor another capacity as
+ * long as others are there, garbage among them: its module may move the elements then, and offers
+ * no way to prevent it. Elements are plain memory: who writes and reads them from several threads
+ * has to order that. An array that comes into a Lua state which is being closed, by a finalizer's
+ * call, is never freed: Lua gives such no finalizer.
  */
 #ifndef MTSTATES_CARRAY_H
 #define MTSTATES_CARRAY_H
 
 #include "parcel.h"
 
-#define CARRAY_FIELD "_capi_carray"
-
 struct carray;
+
+/* Of attributes. */
+enum { CARRAY_READ_ONLY = 1 };
 
 struct carray_info {
     int type, attributes;
     size_t element_size, count, capacity;
 };
 
-/* Of these functions only those that make arrays may raise errors. */
+/* Of these functions only those that make arrays may raise errors, and have then made none:
+ * `release` is not called. */
 struct carray_api {
     int version_major, version_minor, version_patch;
     const struct carray_api *next; /* another version, or NULL */
@@ -49,24 +52,26 @@ struct carray_elements;
 struct carray_crossing {
     const struct carray_api *api;
     struct carray_elements *elements; /* with a reference; NULL: it is empty */
+    void *start;                      /* of these; NULL: it is empty */
+    size_t count;
     int type, attributes;
 };
 
-/* The interface that the value on top of the stack, of a field of that name, offers, or NULL.
+/* Before others: packing looks for arrays by a name that it could not make then. [-0, +0, m] */
+void carray_open(lua_State *L);
+
+/* The interface that the value at `index` offers, or NULL. [-0, +0, -] */
+const struct carray_api *carray_api(lua_State *L, int index);
+
+/* Fills in `c` if the full userdata at `index` is an array. CROSSING_REFUSED: it is none, or
+ * closed.
  * [-0, +0, -] */
-const struct carray_api *carray_api(lua_State *L);
+enum crossing carray_take(lua_State *L, int index, struct carray_crossing *c);
 
-/* Fills in `c` if the full userdata at `index`, whose metatable has `api`, is an array.
- * CROSSING_REFUSED: it is none, or closed. [-0, +0, -] */
-enum crossing carray_take(lua_State *L, int index, const struct carray_api *api,
-                          struct carray_crossing *c);
-
-/* Pushes an array over the same elements. False: its module wants no such array. An error may
- * leave a reference to be released in `*held`, which is else NULL. [-0, +(0|1), e] */
+/* Pushes an array over the same elements; the collector takes their size into account. False: its
+ * module wants no such array. Then, or after an error, `*held` is to be released; it is NULL else.
+ * [-0, +(0|1), e] */
 bool carray_push(lua_State *L, const struct carray_crossing *c, struct carray_elements **held);
-
-/* Where they are, and how many. */
-void *carray_elements(const struct carray_elements *e, size_t *count);
 
 /* One reference less. NULL: does nothing. */
 void carray_release(struct carray_elements *e);

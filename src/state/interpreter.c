@@ -1,5 +1,6 @@
 #include "interpreter.h"
 
+#include "carray.h"
 #include "coroutine.h"
 #include "error.h"
 #include "image.h"
@@ -71,6 +72,7 @@ static int begin(lua_State *target)
     lua_rawsetp(target, LUA_REGISTRYINDEX, &interrupted_key);
     lua_pushliteral(target, ERROR_TIME_LIMIT);
     lua_rawsetp(target, LUA_REGISTRYINDEX, &time_limit_key);
+    carray_open(target);
     return 0;
 }
 

@@ -251,39 +251,18 @@ static enum put put_function(struct packing *p, int index)
 
 /* ---- handles and arrays ---- */
 
-static bool is_string(lua_State *L, int index, const char *expected)
-{
-    size_t length;
-    const char *bytes = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : NULL;
-    return bytes != NULL && length == strlen(expected) && memcmp(bytes, expected, length) == 0;
-}
-
-/* Pushes what the metatable of the userdata on top of the stack has in a field, if it has; found
- * without making a string. [-0, +(0|1), -] */
-static bool push_metafield(lua_State *L, const char *field)
-{
-    int top = lua_gettop(L);
-    if (!lua_getmetatable(L, top))
-        return false;
-    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
-        if (is_string(L, -2, field)) {
-            lua_replace(L, top + 1);
-            lua_settop(L, top + 1);
-            return true;
-        }
-    lua_settop(L, top);
-    return false;
-}
-
-/* The __name of the userdata on top of the stack. [-0, +0, -] */
+/* The __name of the userdata on top of the stack; found without making a string. [-0, +0, -] */
 static const char *type_name(lua_State *L)
 {
     const char *name = "userdata";
-    if (push_metafield(L, "__name")) {
-        if (lua_type(L, -1) == LUA_TSTRING)
+    int top = lua_gettop(L);
+    if (!lua_getmetatable(L, top))
+        return name;
+    for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1))
+        if (lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING &&
+            strcmp(lua_tostring(L, -2), "__name") == 0)
             name = lua_tostring(L, -1); /* stays: the metatable has it */
-        lua_pop(L, 1);
-    }
+    lua_settop(L, top);
     return name;
 }
 
@@ -326,12 +305,7 @@ static enum put put_handle(struct packing *p, struct handle_header *h)
 static enum crossing put_array(struct packing *p)
 {
     struct array_header h;
-    if (!push_metafield(p->from, CARRAY_FIELD))
-        return CROSSING_REFUSED;
-    const struct carray_api *api = carray_api(p->from);
-    lua_pop(p->from, 1);
-    enum crossing taken =
-        api != NULL ? carray_take(p->from, lua_gettop(p->from), api, &h.array) : CROSSING_REFUSED;
+    enum crossing taken = carray_take(p->from, lua_gettop(p->from), &h.array);
     if (taken == CROSSING_DONE && !put_held(p, TAG_ARRAY, &h, sizeof h)) {
         carray_release(h.array.elements);
         return CROSSING_NEEDS_MEMORY;

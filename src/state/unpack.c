@@ -166,10 +166,9 @@ static const struct carray_api *find_carray(lua_State *L)
     int top = lua_gettop(L);
     lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_pushliteral(L, "carray");
-    if (lua_istable(L, -2) && lua_rawget(L, -2) != LUA_TNIL && lua_getmetatable(L, -1)) {
-        lua_pushliteral(L, CARRAY_FIELD);
+    if (lua_istable(L, -2)) {
         lua_rawget(L, -2);
-        api = carray_api(L);
+        api = carray_api(L, -1);
     }
     lua_settop(L, top);
     return api;

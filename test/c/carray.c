@@ -6,7 +6,7 @@
  *   carray.read_only(a)       another array, a copy of it that refuses to be written
  *   carray.alive()            so many arrays there are, in all Lua states
  *   carray.refuse(yes)        from now on arrays are made over no elements of others
- *   #a, a:get(i), a:set(i, number), a:close()
+ *   #a, a:get(i), a:set(i, number), a:shorten(count), a:close()
  *   a == b                    they have the same elements
  */
 #include <lauxlib.h>
@@ -206,6 +206,16 @@ static int array_count(lua_State *L)
     return 1;
 }
 
+/* Does not move what is there, but tells whoever has lent it of fewer. */
+static int array_shorten(lua_State *L)
+{
+    struct array *a = check(L);
+    size_t count = (size_t)luaL_checkinteger(L, 2);
+    luaL_argcheck(L, count <= a->count, 2, "longer");
+    a->count = count;
+    return 0;
+}
+
 static int array_equals(lua_State *L)
 {
     struct array **other = luaL_checkudata(L, 2, type_name);
@@ -256,10 +266,10 @@ static void offer(lua_State *L)
 
 static void push_metatable(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"get", array_get},     {"set", array_set},
-                                       {"close", array_close}, {"__len", array_count},
-                                       {"__eq", array_equals}, {"__tostring", array_text},
-                                       {"__gc", array_close},  {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"get", array_get},         {"shorten", array_shorten}, {"set", array_set},
+        {"close", array_close},     {"__len", array_count},     {"__eq", array_equals},
+        {"__tostring", array_text}, {"__gc", array_close},      {NULL, NULL}};
     if (!luaL_newmetatable(L, type_name))
         return;
     luaL_setfuncs(L, methods, 0);

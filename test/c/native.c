@@ -608,14 +608,15 @@ static void arrays_come_out_of_parcels(lua_State *L)
            "  return function(a)\n"
            "    if a then return a:get(1), rawequal(a, array) end\n"
            "    array:set(2, 7)\n"
-           "    return array, { array }, require('carray').new(10, 0)\n"
+           "    local carray = require('carray')\n"
+           "    return array, { array }, carray.new(10, 0), carray.read_only(array)\n"
            "  end\n"
            "end)");
     mtstates_state *s = find("s");
     CHECK(mtstates_call(s, 0, NULL, p) == MTSTATES_OK);
     for (int i = 0; i < 2; i++) {
         CHECK(mtstates_next(p, &v) == MTSTATES_ARRAY && v.element == 5 && v.length == 3);
-        CHECK(v.integer == 1 && ((int *)v.pointer)[1] == 7);
+        CHECK(v.integer == 1 && !v.read_only && ((int *)v.pointer)[1] == 7);
         ((int *)v.pointer)[0] = -3;
         check_next(p, MTSTATES_TABLE);
         check_integer(p, 1);
@@ -623,6 +624,8 @@ static void arrays_come_out_of_parcels(lua_State *L)
         check_next(p, MTSTATES_TABLE_END);
         CHECK(mtstates_next(p, &v) == MTSTATES_ARRAY && v.element == 10 && v.length == 0);
         CHECK(v.pointer == NULL && v.integer == 0);
+        CHECK(mtstates_next(p, &v) == MTSTATES_ARRAY && v.read_only);
+        CHECK(((const int *)v.pointer)[1] == 7);
         check_next(p, MTSTATES_NONE);
         CHECK(mtstates_parcel_read(p) == MTSTATES_OK);
     }
@@ -669,7 +672,7 @@ static void receivers_take_arrays(lua_State *L)
     CHECK(doubles != NULL && (uintptr_t)doubles % 16 == 0);
     doubles[1999] = 0.5;
     CHECK(api->add_array(w, 1, 0) != NULL);
-    CHECK(api->send(r, w, 0, 0, handle, handled) == 990);
+    CHECK(api->send(r, w, 1, 0, handle, handled) == 990); /* the writer keeps it */
     CHECK(strstr(handled, "carray: require that inside") != NULL);
     run(L, "s:call()");
     CHECK(api->send(r, w, 0, 0, handle, handled) == 0);
@@ -682,6 +685,7 @@ static void receivers_take_arrays(lua_State *L)
     CHECK(mtstates_next(w, &v) == MTSTATES_ARRAY && v.length == 2000);
     CHECK(((double *)v.pointer)[1999] == 0.5);
     CHECK(mtstates_next(w, &v) == MTSTATES_ARRAY && v.element == 1 && v.length == 0);
+    CHECK(v.pointer == NULL);
     check_next(w, MTSTATES_NONE);
     CHECK(api->add_array(w, 5, 3) == NULL); /* it is being read */
     api->free_writer(w);

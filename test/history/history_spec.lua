@@ -222,3 +222,29 @@ describe("8 MB in small pieces are made and dropped as fast as ever", function()
         end)
     end
 end)
+
+describe("an array", function()
+    it("crosses as fast while a hundred thousand others have their elements in two states", function()
+        is_as_fast([[
+            local carray = require("carray")
+            local function new() -- carray takes names of types, the tests' module numbers
+                local ok, array = pcall(carray.new, 5, 1)
+                return ok and array or carray.new("int", 1)
+            end
+            local state = mt.newstate(function() return function(array) return #array end end)
+            local keeper = mt.newstate(function()
+                local kept
+                return function(all) kept = all return #kept end
+            end)
+            local function crossing()
+                return { ["an array"] = least(1000, function() state:call(new()) end) }
+            end
+            local before, all = crossing(), {}
+            for i = 1, 100000 do
+                all[i] = new()
+            end
+            keeper:call(all)
+            compare(before, crossing(), 5)
+        ]])
+    end)
+end)

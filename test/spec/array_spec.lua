@@ -112,6 +112,32 @@ describe("an array", function()
         end):gsub("\t", " ")))
     end)
 
+    if carray.alive then
+        it("is given back though who received it made it shorter", function()
+            local before = alive()
+            do
+                local s <close> = holder()
+                s:call("hold", new("int", 1000))
+                for i = 0, 99 do
+                    s:call("give"):shorten(i)
+                end
+                assert.equal(1000, s:call("count"))
+            end
+            assert.equal(before, alive())
+        end)
+
+        it("weighs as much as its elements on whom it comes to", function()
+            local s <close> = holder()
+            local before, most = alive(), 0
+            s:call("hold", new("double", 1 << 17)) -- 1 MB
+            for _ = 1, 10000 do
+                s:call("give")
+                most = math.max(most, carray.alive() - before)
+            end
+            assert.is_true(most < 100, most)
+        end)
+    end
+
     it("is shared by threads that pass it on and drop it at random", function()
         local before = alive()
         local states, names = {}, {}
