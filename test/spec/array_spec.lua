@@ -146,6 +146,8 @@ describe("an array", function()
             names[i] = states[i]:id()
             states[i]:call("hold", new("int", 10))
         end
+        -- Few where TSan looks on: after more it forgets that it was libuv that used a descriptor (tsan.supp).
+        local passes = support.has_thread_sanitizer and 25 or 5000 // support.slowness
         local threads = {}
         for i = 1, 3 do
             threads[i] = support.thread(function(seed, rounds, ...)
@@ -159,7 +161,7 @@ describe("an array", function()
                     a:set(seed, 1) -- an element of this thread's own
                     assert(to:tcall(1, "hold", a))
                 end
-            end, i, 5000 // support.slowness, table.unpack(names))
+            end, i, passes, table.unpack(names))
         end
         for _, thread in ipairs(threads) do
             assert.same({ true }, { thread.join() })
