@@ -324,70 +324,6 @@ static void misuse_is_told(lua_State *L)
 }
 
 /* Functions in any order, with values of any kind: nothing but codes comes of it. */
-static void a_random_use_is_harmless(lua_State *L)
-{
-    enum { PARCELS = 4 };
-    uint64_t random = test_seed();
-    double end = test_clock() + test_seconds() / 2;
-    mtstates_parcel *parcels[PARCELS];
-    run(L, "s = mt.newstate('s', function()\n"
-           "  local kept\n"
-           "  return function(...)\n"
-           "    kept = kept or { ..., ... }\n"
-           "    return kept, ..., { ... }\n"
-           "  end\n"
-           "end)");
-    mtstates_state *s = find("s");
-    for (int i = 0; i < PARCELS; i++)
-        parcels[i] = mtstates_parcel_new();
-    while (test_clock() < end) {
-        mtstates_parcel *p = parcels[random_below(&random, PARCELS)];
-        struct mtstates_value v;
-        switch (random_below(&random, 14)) {
-        case 0:
-            mtstates_parcel_clear(p);
-            break;
-        case 1:
-        case 2:
-            mtstates_table_begin(p);
-            break;
-        case 3:
-        case 4:
-        case 5:
-            mtstates_table_end(p);
-            break;
-        case 6:
-            mtstates_parcel_read(p);
-            break;
-        case 7:
-            mtstates_call(s, 0, p, parcels[random_below(&random, PARCELS)]);
-            break;
-        case 8:
-            for (int i = 0; i < 100 && mtstates_next(p, &v) != MTSTATES_NONE; i++)
-                CHECK(v.type <= MTSTATES_AGAIN);
-            break;
-        case 9:
-            mtstates_add_nil(p);
-            break;
-        case 10:
-            mtstates_add_number(p, random_below(&random, 2) ? NAN : 3.5);
-            break;
-        case 11:
-            mtstates_add_string(p, "some text that is not short and not long either", random % 48);
-            break;
-        default:
-            mtstates_add_integer(p, (lua_Integer)random_below(&random, 5));
-        }
-        if (random_below(&random, 1000) == 0)
-            for (int i = 0; i < PARCELS; i++)
-                mtstates_parcel_clear(parcels[i]);
-    }
-    for (int i = 0; i < PARCELS; i++)
-        mtstates_parcel_free(parcels[i]);
-    mtstates_release(s);
-    run(L, "s = nil collectgarbage()");
-}
-
 /* ---- threads ---- */
 
 enum { CALLS = 2000 };
@@ -694,6 +630,79 @@ static void receivers_take_arrays(lua_State *L)
     lua_settop(L, 0);
 }
 
+/* ---- at random ---- */
+
+static void a_random_use_is_harmless(lua_State *L)
+{
+    enum { PARCELS = 4 };
+    uint64_t random = test_seed();
+    double end = test_clock() + test_seconds() / 2;
+    mtstates_parcel *parcels[PARCELS];
+    run(L, "s = mt.newstate('s', function()\n"
+           "  require('carray')\n"
+           "  local kept\n"
+           "  return function(...)\n"
+           "    kept = kept or { ..., ... }\n"
+           "    return kept, ..., { ... }\n"
+           "  end\n"
+           "end)");
+    mtstates_state *s = find("s");
+    lua_getglobal(L, "s");
+    const struct receiver_api *api = find_api(L, 1, "_capi_receiver");
+    lua_settop(L, 0);
+    for (int i = 0; i < PARCELS; i++)
+        parcels[i] = mtstates_parcel_new();
+    while (test_clock() < end) {
+        mtstates_parcel *p = parcels[random_below(&random, PARCELS)];
+        struct mtstates_value v;
+        switch (random_below(&random, 15)) {
+        case 0:
+            mtstates_parcel_clear(p);
+            break;
+        case 1:
+        case 2:
+            mtstates_table_begin(p);
+            break;
+        case 3:
+        case 4:
+        case 5:
+            mtstates_table_end(p);
+            break;
+        case 6:
+            mtstates_parcel_read(p);
+            break;
+        case 7:
+            mtstates_call(s, 0, p, parcels[random_below(&random, PARCELS)]);
+            break;
+        case 8:
+            for (int i = 0; i < 100 && mtstates_next(p, &v) != MTSTATES_NONE; i++)
+                CHECK(v.type <= MTSTATES_AGAIN);
+            break;
+        case 9:
+            mtstates_add_nil(p);
+            break;
+        case 10:
+            mtstates_add_number(p, random_below(&random, 2) ? NAN : 3.5);
+            break;
+        case 11:
+            mtstates_add_string(p, "some text that is not short and not long either", random % 48);
+            break;
+        case 12: /* of whose types 0 and 13 are none */
+            api->add_array(p, (int)random_below(&random, 14), random_below(&random, 40));
+            break;
+        default:
+            mtstates_add_integer(p, (lua_Integer)random_below(&random, 5));
+        }
+        if (random_below(&random, 1000) == 0)
+            for (int i = 0; i < PARCELS; i++)
+                mtstates_parcel_clear(parcels[i]);
+    }
+    for (int i = 0; i < PARCELS; i++)
+        mtstates_parcel_free(parcels[i]);
+    mtstates_release(s);
+    run(L, "s = nil collectgarbage()");
+}
+
 /* ---- the README ---- */
 
 static void the_readme_sends_an_item(lua_State *L)
@@ -730,12 +739,12 @@ int main(void)
     deep_tables_and_many_values_cross(L);
     errors_are_told(L);
     misuse_is_told(L);
-    a_random_use_is_harmless(L);
     threads_without_lua_share_a_state(L);
     states_are_notifiers(L);
     states_are_receivers(L);
     arrays_come_out_of_parcels(L);
     receivers_take_arrays(L);
+    a_random_use_is_harmless(L);
     the_readme_sends_an_item(L);
     lua_close(L);
     return 0;
