@@ -2,6 +2,9 @@
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME lua-mtstates)
 set(CPACK_PACKAGE_CONTACT "The mtstates authors")
+set(CPACK_PACKAGE_DESCRIPTION "Each state is a Lua interpreter of its own, which threads find by handle,
+id or name and call. One thread at a time is inside; a second one is
+turned away at once, or waits.")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS # whatever umask
     OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)

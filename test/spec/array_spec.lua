@@ -146,7 +146,7 @@ describe("an array", function()
             names[i] = states[i]:id()
             states[i]:call("hold", new("int", 10))
         end
-        -- Few where TSan looks on: after more it forgets that it was libuv that used a descriptor (tsan.supp).
+        -- Few where TSan looks on: after more it forgets that libuv used a descriptor (tsan.supp).
         local passes = support.has_thread_sanitizer and 25 or 5000 // support.slowness
         local threads = {}
         for i = 1, 3 do
