@@ -70,16 +70,31 @@ describe("the server's parser", function()
     end
 end)
 
--- Runs the loop until `condition()`.
-local function run_until(condition)
+-- Runs the loop until `condition()`, for so many seconds at most; ten where none are given.
+local function run_until(condition, seconds)
     local waker = uv.new_timer()
     waker:start(10, 10, function() end)
-    local deadline = uv.hrtime() + 10e9 * support.slowness
-    while not condition() do
+    local deadline = uv.hrtime() + (seconds or 10) * 1e9 * support.slowness
+    local met = condition()
+    while not met and uv.hrtime() < deadline do
         uv.run("once")
-        if uv.hrtime() >= deadline then error("waited in vain", 3) end
+        met = condition()
     end
     waker:close()
+    if not met then error("waited in vain", 3) end
+end
+
+-- Processes that are to be killed if their test fails. busted keeps the last `finally` of a test only.
+local running = {}
+
+local function kill_in_the_end(process)
+    running[#running + 1] = process
+    finally(function()
+        for _, any in ipairs(running) do
+            any:kill("sigkill")
+        end
+        running = {}
+    end)
 end
 
 local function start_server(...)
@@ -87,7 +102,7 @@ local function start_server(...)
     local process = assert(uv.spawn("lua5.4",
         { args = { here .. "server.lua", ... }, stdio = { nil, output, 2 } },
         function(code, signal) ended = code == 0 and signal == 0 end))
-    finally(function() process:kill("sigkill") end) -- if the test fails before it stops
+    kill_in_the_end(process)
     output:read_start(function(_, data) said = said .. (data or "") end)
     local server = {}
     function server.waits_for(text)
@@ -151,7 +166,8 @@ local function spawn(program, arguments)
     local process = assert(uv.spawn(program, { args = arguments, env = { "PATH=" .. os.getenv("PATH") } },
         function() ended = true end))
     local spawned = {}
-    finally(function() process:kill("sigkill") end)
+    kill_in_the_end(process)
+    function spawned.has_ended() return ended end
     function spawned.kill()
         process:kill("sigkill")
         spawned.wait()
@@ -171,7 +187,7 @@ local function free_port()
     return port
 end
 
--- One that asks the server at that port five times a second.
+-- One that asks the server at that port twice a second.
 local function start_prometheus(port)
     local folder, own = os.tmpname(), { port = free_port() }
     os.remove(folder)
@@ -180,8 +196,8 @@ local function start_prometheus(port)
     config:write(([[
 scrape_configs:
   - job_name: server
-    scrape_interval: 200ms
-    scrape_timeout: 200ms
+    scrape_interval: 500ms
+    scrape_timeout: 500ms
     static_configs: [{ targets: ["127.0.0.1:%d"] }]
 ]]):format(port))
     config:close()
@@ -248,11 +264,11 @@ describe("the server", function()
                 end
             end
         end
-        for i = 1, 20 do -- some of these go to the other thread
-            others[i] = connect(server)
-            others[i].send("GET /slow HTTP/1.1\r\n\r\n")
-        end
-        run_until(refused)
+        run_until(function() -- as soon as one of these goes to the other thread
+            others[#others + 1] = connect(server)
+            others[#others].send("GET /slow HTTP/1.1\r\n\r\n")
+            return refused()
+        end)
         slow.responses(1)
         slow.close()
         for _, other in ipairs(others) do
@@ -293,13 +309,22 @@ describe("the server", function()
         local function above_zero(query)
             return (prometheus.ask(query) or 0) > 0
         end
-        run_until(function() return above_zero("up") end) -- it begins after five seconds
-        local wrk = spawn("wrk", { "-t", "1", "-c", "16", "-d", "5s", server.url })
+        run_until(function() return above_zero("up") end, 60) -- it begins after five seconds
+        -- One after the other, since one thread may accept all connections, and alone it is never refused.
+        local wrk
+        local function keep_busy()
+            if wrk and wrk.has_ended() then
+                wrk.wait()
+                wrk = nil
+            end
+            wrk = wrk or spawn("wrk", { "-t", "1", "-c", "16", "-d", "2s", server.url })
+        end
         run_until(function()
-            return above_zero('rate(mtstates_pool_calls_total{pool="pages"}[2s])')
-                and above_zero('rate(mtstates_pool_refused_total{pool="pages"}[2s])')
-                and above_zero("histogram_quantile(0.9, rate(mtstates_pool_inside_seconds_bucket[2s]))")
-        end)
+            keep_busy()
+            return above_zero('rate(mtstates_pool_calls_total{pool="pages"}[5s])')
+                and above_zero('rate(mtstates_pool_refused_total{pool="pages"}[5s])')
+                and above_zero("histogram_quantile(0.9, rate(mtstates_pool_inside_seconds_bucket[5s]))")
+        end, 60)
         assert.equal(1, prometheus.ask("mtstates_pool_size"))
         wrk.wait()
         prometheus.stop()
