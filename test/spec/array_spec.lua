@@ -130,7 +130,7 @@ describe("an array", function()
             local s <close> = holder()
             local before, most = alive(), 0
             s:call("hold", new("double", 1 << 17)) -- 1 MB
-            for _ = 1, 10000 do
+            for _ = 1, 3000 do
                 s:call("give")
                 most = math.max(most, carray.alive() - before)
             end
