@@ -12,8 +12,8 @@ function(mtstates_compile_options target)
                          $<$<BOOL:${MTSTATES_WERROR}>:-Werror> -fno-omit-frame-pointer -fno-plt)
 endfunction()
 
-# Tests load the module as built, and one as `carray` is where that is not installed. ASan keeps freed memory for a while, 256 MB of it if one lets it: more than
-# some tests allow.
+# Tests load the module as built, and one as `carray` is where that is not installed. ASan keeps freed
+# memory for a while, 256 MB of it if one lets it: more than some tests allow.
 set(MTSTATES_TEST_ENVIRONMENT
     "LUA_CPATH=${CMAKE_BINARY_DIR}/?.so\\;\\;${CMAKE_BINARY_DIR}/test/?.so"
     "MTSTATES_TEST_IMAGE=${MTSTATES_IMAGE}"

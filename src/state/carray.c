@@ -117,12 +117,6 @@ static void link_elements(struct carray_elements *e)
     *link = e;
 }
 
-static void free_buckets(struct carray_elements **b)
-{
-    if (b != first_buckets)
-        free(b);
-}
-
 /* Twice as many buckets; without memory the chains get longer. */
 static void grow(void)
 {
@@ -137,7 +131,8 @@ static void grow(void)
             next = e->next;
             link_elements(e);
         }
-    free_buckets(old);
+    if (old != first_buckets)
+        free(old);
 }
 
 static void add(struct carray_elements *e)
@@ -154,7 +149,7 @@ static void take_out(struct carray_elements *e)
     *find(e->start) = e->next;
     if (--elements_count > 0 || buckets == first_buckets)
         return;
-    free_buckets(buckets);
+    free(buckets);
     memset(first_buckets, 0, sizeof first_buckets);
     buckets = first_buckets;
     bucket_count = FIRST_BUCKETS;

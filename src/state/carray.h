@@ -64,8 +64,7 @@ void carray_open(lua_State *L);
 const struct carray_api *carray_api(lua_State *L, int index);
 
 /* Fills in `c` if the full userdata at `index` is an array. CROSSING_REFUSED: it is none, or
- * closed.
- * [-0, +0, -] */
+ * closed. [-0, +0, -] */
 enum crossing carray_take(lua_State *L, int index, struct carray_crossing *c);
 
 /* Pushes an array over the same elements; the collector takes their size into account. False: its

@@ -323,7 +323,6 @@ static void misuse_is_told(lua_State *L)
     run(L, "s = nil collectgarbage()");
 }
 
-/* Functions in any order, with values of any kind: nothing but codes comes of it. */
 /* ---- threads ---- */
 
 enum { CALLS = 2000 };
@@ -632,6 +631,7 @@ static void receivers_take_arrays(lua_State *L)
 
 /* ---- at random ---- */
 
+/* Functions in any order, with values of any kind: nothing but codes comes of it. */
 static void a_random_use_is_harmless(lua_State *L)
 {
     enum { PARCELS = 4 };
