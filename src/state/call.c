@@ -65,13 +65,22 @@ static int add_traceback(lua_State *target)
     return 1;
 }
 
+/* Of the errors of a call, each but the last raised by a __close that runs for the one before: as
+ * many tracebacks as anybody reads. One takes milliseconds where the stack is deep, in which
+ * nothing interrupts, and closing values may be as many as levels. */
+enum { MOST_TRACEBACKS = 10 };
+
 int call_on_error(lua_State *target)
 {
+    struct state *s = interpreter_state(target);
     luaL_checkstack(target, LUA_MINSTACK, NULL);
     /* The error may come from a hook of the code's own: nothing that runs here could be
      * interrupted. */
-    *lua_inside_allowhook(target) = interpreter_state(target)->allows_hooks;
+    *lua_inside_allowhook(target) = s->allows_hooks;
     push_error_text(target);
+    if (s->tracebacks == MOST_TRACEBACKS)
+        return 1;
+    s->tracebacks++;
     /* What is said matters more than where it came from, for which there may be no memory. */
     lua_pushcfunction(target, add_traceback);
     lua_pushvalue(target, -2);
@@ -339,8 +348,10 @@ static int return_results(struct call *c)
     return count;
 }
 
+/* A call has ended with one. */
 static void note_error(struct state *s)
 {
+    s->tracebacks = 0;
     count_add(&s->counters.errors, 1);
     PROBE_STATE(error, s);
 }

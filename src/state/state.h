@@ -47,6 +47,7 @@ struct state {
     bool begins_specially;         /* one of the first two */
     struct timing *timing;         /* NULL: nobody asked for it */
     unsigned char allows_hooks;    /* what the innermost call in it has to restore: lua_inside.h */
+    unsigned char tracebacks;      /* of errors in that call */
     struct closing closing;        /* these three are for the thread that closes it */
     bool queued_to_close;
     jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */

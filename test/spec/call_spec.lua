@@ -323,6 +323,36 @@ describe("an error inside", function()
         assert.is_truthy(outside)
     end)
 
+    it("has no traceback inside after ten others of its call, raised by values being closed", function()
+        local state = mtstates.newstate(function()
+            local mt = require("mtstates")
+            return function(count, is_nested)
+                if is_nested then
+                    mt.state(mt.id()):call(count)
+                end
+                local function raise(i)
+                    local _ <close> = i > 1 and setmetatable({}, {
+                        __close = function() error("no. " .. i) end,
+                    }) or nil
+                    if i == count then
+                        error("no. 1")
+                    end
+                    raise(i + 1)
+                    return nil
+                end
+                raise(1)
+            end
+        end)
+        for _, count in ipairs({ 10, 11, 10, 1 }) do
+            for _, is_nested in ipairs({ false, true }) do
+                local message = support.error_of(state.call, state, count, is_nested)
+                assert.matches(count == 1 and "no%. 1" or "no%. 2", message)
+                local _, tracebacks = message:gsub("\nstack traceback:", "")
+                assert.equal((is_nested and 1 or 0) + (count <= 10 and 1 or 0), tracebacks)
+            end
+        end
+    end)
+
     it("shows objects by __tostring, else by their type", function()
         local state = mtstates.newstate(function()
             return function(kind)

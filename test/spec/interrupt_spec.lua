@@ -170,6 +170,42 @@ describe("interrupt", function()
         assert.equal("dead", state:call("status"))
     end)
 
+    -- Each of the values raises an error, and a traceback of such a stack takes milliseconds.
+    it("with true ends a call with thousands of values to be closed soon, however deep it is", function()
+        local state = mtstates.newstate(function()
+            local mt = require("mtstates")
+            local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
+            local function recurse(levels, f)
+                if levels == 0 then
+                    f()
+                else
+                    recurse(levels - 1, f)
+                end
+                return nil
+            end
+            local function hold(values)
+                local _ <close> = setmetatable({}, { __close = function() breathe() end })
+                while values == 0 do
+                    breathe()
+                end
+                hold(values - 1)
+                return nil
+            end
+            return function(is_inner)
+                if is_inner then
+                    hold(20000)
+                end
+                recurse(50000, function() mt.state(mt.id()):call(true) end)
+            end
+        end)
+        local thread = interrupt_soon(state, true)
+        local start = os.clock()
+        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state))
+        assert.is_true(os.clock() - start < 5 * support.slowness)
+        thread.join()
+        state:interrupt(false)
+    end)
+
     it("leaves a debug hook of the state's own code in place", function()
         local state = mtstates.newstate(function()
             local count = 0
