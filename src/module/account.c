@@ -2,6 +2,7 @@
 
 #include "state/closing.h"
 #include "state/lua_inside.h"
+#include "sync/random.h"
 
 #include <lauxlib.h>
 #include <limits.h>
@@ -100,7 +101,7 @@ lua_Integer account_place_of_id(int64_t id)
 
 lua_Integer account_place_of_name(lua_State *L, int index)
 {
-    uint32_t hash = lua_inside_hash(lua_topointer(L, index));
+    uint32_t hash = random_hash_address(lua_topointer(L, index));
     return (lua_Integer)(hash % KNOWN_PLACES) + KNOWN_PLACES + 1;
 }
 

@@ -2,6 +2,7 @@
 #include "carray.h"
 
 #include "lua_inside.h"
+#include "sync/random.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -104,7 +105,7 @@ static size_t elements_count;
 /* Where they are linked, or would be. */
 static struct carray_elements **find(const void *start)
 {
-    struct carray_elements **link = &buckets[lua_inside_hash(start) & (bucket_count - 1)];
+    struct carray_elements **link = &buckets[random_hash_address(start) & (bucket_count - 1)];
     while (*link != NULL && (*link)->start != start)
         link = &(*link)->next;
     return link;

@@ -73,13 +73,6 @@ bool lua_inside_is_tested(void);
  */
 #define LUA_INSIDE_INTERNED_MAX ((size_t)40)
 
-/* A hash of an address, as lua_topointer gives it: those of neighbours differ in few bits, which
- * the product spreads over its upper half. */
-static inline uint32_t lua_inside_hash(const void *address)
-{
-    return (uint32_t)(((uint64_t)(uintptr_t)address * 0x9E3779B97F4A7C15u) >> 32);
-}
-
 /* Why lua_checkstack failed, which it does not tell: so many values are taken for too many for the
  * stack's limit of a million (LUAI_MAXSTACK), fewer for too many for the memory that is left. */
 #define LUA_INSIDE_MANY_VALUES 10000

@@ -7,6 +7,7 @@
 
 #include "class.h"
 #include "lua_inside.h"
+#include "sync/random.h"
 #include "sync/registry.h"
 
 #include <limits.h>
@@ -93,7 +94,7 @@ static uint32_t *places(const struct packing *p)
 static uint32_t find_place(const struct packing *p, const void *pointer)
 {
     uint32_t mask = (uint32_t)(p->memory->places.size / sizeof(uint32_t)) - 1;
-    uint32_t place = lua_inside_hash(pointer) & mask;
+    uint32_t place = random_hash_address(pointer) & mask;
     for (;; place = (place + 1) & mask) {
         uint32_t i = places(p)[place];
         if (i >= object_count(p) || objects(p)[i].place != place ||
@@ -359,7 +360,7 @@ static inline enum put put_key_string(struct packing *p, int index)
 {
     struct parcel_memory *m = p->memory;
     const void *pointer = lua_topointer(p->from, index);
-    unsigned char *place = &m->key_places[lua_inside_hash(pointer) % KEY_PLACES];
+    unsigned char *place = &m->key_places[random_hash_address(pointer) % KEY_PLACES];
     const struct key *key = &m->keys[*place];
     if (*place >= p->parcel->keys || key->pointer != pointer)
         return put_new_key(p, index, pointer, place);

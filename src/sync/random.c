@@ -13,6 +13,8 @@
 #include <sys/random.h> /* getentropy */
 #endif
 
+uint64_t random_multiplier = 1;
+
 static inline uint64_t rotate(uint64_t x, int bits)
 {
     return x << bits | x >> (64 - bits);

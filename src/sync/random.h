@@ -19,4 +19,17 @@ struct random_key random_key_new(void);
  */
 uint64_t random_hash(const struct random_key *key, const void *bytes, size_t length);
 
+/* Odd. Written by registry_init before anything is hashed, as another one in each process. */
+extern uint64_t random_multiplier;
+
+/*
+ * Of an address, as lua_topointer gives it: those of neighbours differ in few bits, which the
+ * product spreads over its upper half. Cheaper than random_hash, and enough for what code can
+ * choose: which of its objects to keep, by addresses that it knows.
+ */
+static inline uint32_t random_hash_address(const void *address)
+{
+    return (uint32_t)(((uint64_t)(uintptr_t)address * random_multiplier) >> 32);
+}
+
 #endif

@@ -183,6 +183,7 @@ bool registry_init(void)
         ok = true;
     } else {
         secret = random_key_new();
+        random_multiplier = random_key_new().low | 1;
         atomic_init(&next_id, RECORD_ID_LEAST + (int64_t)(random_key_new().low % RECORD_ID_RANGE));
         ok = init_both();
         if (ok)
