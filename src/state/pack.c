@@ -5,6 +5,7 @@
  */
 #include "parcel_inside.h"
 
+#include "arena.h"
 #include "class.h"
 #include "lua_inside.h"
 #include "sync/random.h"
@@ -605,12 +606,33 @@ static enum put put_whole(struct packing *p, int index)
     return result;
 }
 
+/* One long function may be there as thousands of closures, each of which takes all its code here;
+ * short strings, too, take more than their slots. */
+enum { MOST_TIMES_LIMIT = 16 };
+
+static size_t most_bytes(lua_State *from)
+{
+    void *ud;
+    bool is_state = lua_getallocf(from, &ud) == arena_resize;
+    size_t limit = is_state ? ((const struct arena *)ud)->limit : ARENA_NO_LIMIT;
+    return limit < ROOM_MOST / MOST_TIMES_LIMIT ? MOST_TIMES_LIMIT * limit : ROOM_MOST;
+}
+
+static enum put refuse_size(struct packing *p)
+{
+    refusal_begin(p->refusal);
+    refusal_add(p->refusal, "takes more than %d times its state's memory_limit", MOST_TIMES_LIMIT);
+    return PUT_REFUSED;
+}
+
 enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last, struct refusal *r)
 {
     int top = lua_gettop(from);
     struct packing packing = {
         .parcel = p, .memory = p->memory, .from = from, .refusal = r, .first = top + 1};
     enum put result = p->memory != NULL ? PUT_WHOLE : PUT_NO_MEMORY;
+    if (result == PUT_WHOLE)
+        p->memory->values.most = most_bytes(from);
     for (int i = first; i <= last && result == PUT_WHOLE; i++) {
         r->number = ++p->count;
         result = put_whole(&packing, i);
@@ -618,5 +640,7 @@ enum crossing parcel_pack(struct parcel *p, lua_State *from, int first, int last
     if (result == PUT_WHOLE)
         return CROSSING_DONE;
     lua_settop(from, top);
+    if (result == PUT_NO_MEMORY && p->memory != NULL && p->memory->values.wants_more)
+        result = refuse_size(&packing);
     return result == PUT_REFUSED ? CROSSING_REFUSED : CROSSING_NEEDS_MEMORY;
 }

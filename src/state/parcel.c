@@ -93,7 +93,7 @@ static void on_end(struct thread_end *e)
 
 static void room_init(struct room *r, void *first, size_t size)
 {
-    *r = (struct room){.start = first, .size = size, .first = first};
+    *r = (struct room){.start = first, .size = size, .first = first, .most = ROOM_MOST};
 }
 
 static void room_clear(struct room *r, size_t first_size)
@@ -106,9 +106,13 @@ static void room_clear(struct room *r, size_t first_size)
 
 bool room_grow(struct room *r, size_t bytes)
 {
-    if (bytes > SIZE_MAX / 4 - r->used)
+    if (r->used > r->most || bytes > r->most - r->used) {
+        r->wants_more = true;
         return false;
-    size_t size = r->used + bytes > 2 * r->size ? r->used + bytes : 2 * r->size;
+    }
+    size_t least = r->used + bytes, size = 2 * r->size < r->most ? 2 * r->size : r->most;
+    if (size < least)
+        size = least;
     char *grown = realloc(r->start == r->first ? NULL : r->start, size);
     if (grown == NULL)
         return false;
@@ -140,6 +144,8 @@ static void memory_clear(struct parcel_memory *m)
     room_clear(&m->levels, sizeof m->first_levels);
     room_clear(&m->places, sizeof m->first_places);
     m->values.used = m->objects.used = m->levels.used = 0;
+    m->values.most = ROOM_MOST;
+    m->values.wants_more = false;
 }
 
 /* The thread keeps it if it has none, and if its end will be seen. */

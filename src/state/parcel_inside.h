@@ -107,7 +107,11 @@ struct room {
     char *start;
     size_t used, size; /* bytes */
     char *first;       /* NULL: it does not grow */
+    size_t most;       /* bytes that it grows to */
+    bool wants_more;   /* than that */
 };
+
+#define ROOM_MOST (SIZE_MAX / 4)
 
 /* So many bytes more, in a room that grows; false: out of memory, nothing changed. */
 bool room_grow(struct room *r, size_t bytes);

@@ -182,6 +182,24 @@ describe("memory_limit", function()
         assert.equal(200000, state:call("eat"))
     end)
 
+    it("bounds what results take on their way, such as closures of one long function", function()
+        local state <close> = mtstates.newstate({ memory_limit = 4e6 }, function()
+            local make = load("return function() return '" .. ("x"):rep(200000) .. "' end", "=make")
+            return function(count)
+                local closures = {}
+                for i = 1, count do
+                    closures[i] = make()
+                end
+                return closures
+            end
+        end)
+        assert.equal(300, #state:call(300)) -- 60 of 64 MB
+        local message = support.error_of(state.call, state, 330)
+        assert.matches("^" .. mtstates.error.state_result, message)
+        assert.matches("takes more than 16 times its state's memory_limit", message)
+        assert.equal(1, #state:call(1))
+    end)
+
     it("is a singleton's, too", function()
         local state <close> = mtstates.singleton({ name = "limited one", memory_limit = LIMIT },
             "return function(n) return #('x'):rep(n) end")
