@@ -1508,7 +1508,8 @@ way("a loop after another state that fails", function()
     forever()
 end)
 
--- The interrupt finds the inner state at work, whom it does not concern.
+-- The interrupt finds the inner state at work, whom it does not concern; a time limit does, on a machine
+-- that has other work.
 way("a loop after a call of another state that takes a while", function()
     local inner = other("inner", function()
         local deadline = os.clock() + 0.02
@@ -1516,7 +1517,7 @@ way("a loop after a call of another state that takes a while", function()
         end
     end)
     local ok, e = pcall(inner.call, inner, "run")
-    if not ok and e:find('name="inner"', 1, true) then
+    if not ok and e:find('name="inner"', 1, true) and not e:find(mtstates.error.time_limit, 1, true) then
         return "hit the wrong state"
     end
     rethrow(ok, e)
