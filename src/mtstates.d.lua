@@ -27,8 +27,9 @@ local mtstates = {}
 ---@field ambiguous_name string a look-up by name met two living states
 ---@field concurrent_access string call or close met a state busy in another thread, or close came from inside
 ---@field interrupted string raised inside a state by State:interrupt
----@field invoking_state string setup or callback raised an error: with the traceback inside, but for the
---- eleventh error of one call and later ones, which only values being closed raise; then that outside
+---@field invoking_state string setup or callback raised an error: with the tracebacks inside and outside. If
+--- values being closed raise more errors in one call, those from the eleventh on have none inside; nor has
+--- the second where an interrupt(true) or a time limit ends the call
 ---@field object_closed string a handle whose state or pool is closed was used
 ---@field out_of_memory string memory or memory_limit ran out in making or calling a state; both stay usable
 ---@field state_result string setup gave no function, or a result cannot cross

@@ -65,9 +65,8 @@ static int add_traceback(lua_State *target)
     return 1;
 }
 
-/* Of the errors of a call, each but the last raised by a __close that runs for the one before: as
- * many tracebacks as anybody reads. One takes milliseconds where the stack is deep, in which
- * nothing interrupts, and closing values may be as many as levels. */
+/* A call has more errors than one where values being closed raise them, perhaps thousands on a deep
+ * stack; and a traceback takes milliseconds there, in which nothing interrupts. */
 enum { MOST_TRACEBACKS = 10 };
 
 int call_on_error(lua_State *target)
@@ -78,15 +77,27 @@ int call_on_error(lua_State *target)
      * interrupted. */
     *lua_inside_allowhook(target) = s->allows_hooks;
     push_error_text(target);
-    if (s->tracebacks == MOST_TRACEBACKS)
+    if (s->tracebacks >= (interrupt_strikes_always(&s->interrupt) ? 1 : MOST_TRACEBACKS))
         return 1;
     s->tracebacks++;
-    /* What is said matters more than where it came from, for which there may be no memory. */
+    /* What is said matters more than where it came from, for which there may be no memory. An
+     * interrupt would come before that. */
+    *lua_inside_allowhook(target) = 0;
     lua_pushcfunction(target, add_traceback);
     lua_pushvalue(target, -2);
     if (lua_pcall(target, 1, 1, 0) != LUA_OK)
         lua_pop(target, 1);
+    *lua_inside_allowhook(target) = s->allows_hooks;
     return 1;
+}
+
+/* The next error is another call's; but where all calls in the state are being ended, the innermost
+ * had the traceback. */
+static void forget_tracebacks(struct call *c)
+{
+    struct state *s = c->stay.state;
+    if (c->stay.kind != STAY_NESTED || !interrupt_strikes_always(&s->interrupt))
+        s->tracebacks = 0;
 }
 
 /* Of the state, or of the host where no limit tells. */
@@ -111,6 +122,7 @@ struct call_subject call_subject(struct state *s)
 
 int call_raise(lua_State *host, struct call_subject subject, int status)
 {
+    interrupt_strike_always(host); /* the message may be long, and go up through many states */
     if (status == LUA_ERRMEM)
         return raise_out_of_memory(host, subject);
     luaL_checkstack(host, LUA_MINSTACK, NULL);
@@ -195,6 +207,7 @@ static int collect(lua_State *target)
  */
 static void end_failed(struct call *c, int status)
 {
+    forget_tracebacks(c);
     if (arena_is_limited(&c->stay.state->arena)) {
         c->most = INT_MAX;
         if (status == LUA_ERRMEM) {
@@ -348,10 +361,8 @@ static int return_results(struct call *c)
     return count;
 }
 
-/* A call has ended with one. */
 static void note_error(struct state *s)
 {
-    s->tracebacks = 0;
     count_add(&s->counters.errors, 1);
     PROBE_STATE(error, s);
 }
@@ -494,8 +505,10 @@ static int run_within(struct call *c)
     interpreter_push_callback(L);
     lua_insert(L, c->first + 1); /* handler, callback, arguments */
     int status = lua_pcall(L, c->last - c->first + 1, LUA_MULTRET, c->first);
-    if (status != LUA_OK)
+    if (status != LUA_OK) {
+        forget_tracebacks(c);
         note_error(c->stay.state);
+    }
     stay_end(&c->stay);
     if (status != LUA_OK)
         return call_raise(L, subject(c), status);

@@ -98,6 +98,7 @@ static int wrapped(lua_State *L)
         status = close_published(L, co);
         lua_xmove(co, L, 1);
     }
+    interrupt_strike_always(L); /* the message may be long, and go up through many coroutines */
     if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
         luaL_where(L, 1);
         lua_insert(L, -2);

@@ -41,6 +41,7 @@
  */
 #include "interrupt.h"
 
+#include "call.h"
 #include "error.h"
 #include "interpreter.h"
 #include "lua_inside.h"
@@ -56,6 +57,7 @@
 #define COMPILER_FENCE() atomic_signal_fence(memory_order_seq_cst)
 
 static void on_hook(lua_State *L, lua_Debug *ar);
+static int handle_error(lua_State *L);
 
 /* ---- hooks, by the thread inside or its handler ---- */
 
@@ -145,6 +147,27 @@ static void strike(lua_State *L, interrupt_message push)
     lua_error(L);
 }
 
+bool interrupt_strikes_always(struct interrupt *i)
+{
+    return atomic_load(&i->request) == INTERRUPT_ALWAYS || time_limit_due() == TIME_LIMIT_ALWAYS;
+}
+
+static void strike_if_always(struct interrupt *i, lua_State *L)
+{
+    if (atomic_load(&i->request) == INTERRUPT_ALWAYS)
+        strike(L, interpreter_push_interrupted);
+    if (time_limit_due() == TIME_LIMIT_ALWAYS)
+        strike(L, interpreter_push_time_limit);
+}
+
+void interrupt_strike_always(lua_State *L)
+{
+    struct state *s = interpreter_state(L);
+    if (s == NULL || GET(s->interrupt.running) == NULL || !*lua_inside_allowhook(L))
+        return;
+    strike_if_always(&s->interrupt, L);
+}
+
 /* In coroutine.c's hands: yields, and its resume does the rest. */
 static void strike_always(struct interrupt *i, lua_State *L, interrupt_message push)
 {
@@ -205,6 +228,18 @@ static void look_for_strikes(struct state *s, lua_State *L)
         strike(L, interpreter_push_time_limit);
 }
 
+/* C functions that C calls may be thousands with no operation between, such as those that close
+ * values: nothing more of them begins. Message handlers have to, or they would be called for this
+ * error as well. [-0, +0, v] */
+static void look_for_strikes_at_call(struct interrupt *i, lua_State *L, lua_Debug *ar)
+{
+    lua_getinfo(L, "f", ar);
+    lua_CFunction function = lua_tocfunction(L, -1);
+    lua_pop(L, 1);
+    if (function != NULL && function != handle_error && function != call_on_error)
+        strike_if_always(i, L);
+}
+
 /* The hook that the state's own code has set there, if this is an event for it, or NULL. */
 static lua_Hook own_hook(struct interrupt *i, lua_State *L, int event)
 {
@@ -227,11 +262,14 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     struct interrupt *i = &s->interrupt;
     bool strikes = interrupt_strikes(i);
     lua_Hook own = own_hook(i, L, ar->event);
-    sample_take(i, L, ar->event == LUA_HOOKCALL ? 1 : 0); /* what is called has just begun */
+    if (!strikes) /* names of functions may take long to find */
+        sample_take(i, L, ar->event == LUA_HOOKCALL ? 1 : 0); /* what is called has just begun */
     if (ar->event == LUA_HOOKCOUNT)
         look_for_strikes(s, L);
     else if (!interrupt_is_pending(i))
         hook_end(i, L);
+    else if (ar->event == LUA_HOOKCALL)
+        look_for_strikes_at_call(i, L, ar);
     if (own != NULL && !strikes) /* which might have it run on in an error's handling */
         own(L, ar);
 }
@@ -344,12 +382,6 @@ static bool is_interrupted(lua_State *L, int index)
     return strstr(message, ERROR_INTERRUPTED) != NULL || strstr(message, ERROR_TIME_LIMIT) != NULL;
 }
 
-/* Whether whatever runs would be struck at once. */
-static bool strikes_always(struct interrupt *i)
-{
-    return atomic_load(&i->request) == INTERRUPT_ALWAYS || time_limit_due() == TIME_LIMIT_ALWAYS;
-}
-
 /* A C function that needs nothing but its stack; NULL: it is no such. [-0, +0, -] */
 static lua_CFunction to_plain_function(lua_State *L, int index)
 {
@@ -372,7 +404,7 @@ static int handle_error(lua_State *L)
     struct interrupt *i = to_interrupt(L, HANDLER_INTERRUPT);
     lua_CFunction plain = to_plain_function(L, lua_upvalueindex(HANDLER_FUNCTION));
     *lua_inside_allowhook(L) = (unsigned char)lua_toboolean(L, lua_upvalueindex(HANDLER_HOOKS));
-    if (strikes_always(i) ||
+    if (interrupt_strikes_always(i) ||
         (lua_toboolean(L, lua_upvalueindex(HANDLER_RUNS)) && is_interrupted(L, 1)))
         return 1;
     lua_pushboolean(L, 1);

@@ -69,6 +69,15 @@ void interrupt_destroy(struct interrupt *i);
  */
 bool interrupt_send(struct state *s, enum interrupt_request request);
 
+/* The thread inside: whether every operation would be struck. */
+bool interrupt_strikes_always(struct interrupt *i);
+
+/*
+ * In a function of C's: raises what every operation of the code in `L` would be struck by, if
+ * there is such; for what takes long where no hook comes. `L` may be no state's. [-0, +0, v]
+ */
+void interrupt_strike_always(lua_State *L);
+
 /* Any thread. */
 static inline bool interrupt_is_requested(struct interrupt *i)
 {

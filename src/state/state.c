@@ -68,6 +68,7 @@ struct state *state_new(struct thread *self, const struct state_options *o)
     s->begins_specially = o->time_limit != 0 || o->timing;
     s->is_special = s->begins_specially || o->member != NULL;
     s->allows_hooks = 1;
+    s->tracebacks = 0;
     s->queued_to_close = false;
     s->finalized = NULL;
     s->memory_limit = (struct memory_limit){0};

@@ -353,6 +353,20 @@ describe("an error inside", function()
         end
     end)
 
+    it("has its traceback after any number of arguments that were refused inside", function()
+        local state = mtstates.newstate(function()
+            return function()
+                error("at last")
+            end
+        end)
+        local Unknown = {}
+        mtstates.class("unknown inside", Unknown)
+        for _ = 1, 20 do
+            assert.matches("unknown inside", support.error_of(state.call, state, setmetatable({}, Unknown)))
+        end
+        assert.matches("\nstack traceback:", support.error_of(state.call, state))
+    end)
+
     it("shows objects by __tostring, else by their type", function()
         local state = mtstates.newstate(function()
             return function(kind)

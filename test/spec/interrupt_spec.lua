@@ -206,6 +206,73 @@ describe("interrupt", function()
         state:interrupt(false)
     end)
 
+    it("with true ends code in which only C functions run, without an operation between", function()
+        local state = mtstates.newstate(function()
+            local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
+            local words = setmetatable({}, { __close = table.concat })
+            for i = 1, 100000 do
+                words[i] = ""
+            end
+            local function hold(values)
+                local _ <close> = words
+                while values == 0 do
+                    breathe()
+                end
+                hold(values - 1)
+                return nil
+            end
+            return function(how)
+                if how == "traceback" then
+                    while true do
+                        breathe()
+                    end
+                end
+                hold(how)
+            end
+        end)
+        for _, how in ipairs({ "traceback", 5000 }) do
+            local thread = interrupt_soon(state, true)
+            local start = os.clock()
+            local message = support.error_of(state.call, state, how)
+            assert.matches(mtstates.error.interrupted, message)
+            assert.is_true(os.clock() - start < 3 * support.slowness)
+            assert.equal(how == "traceback", message:find("\nstack traceback:", 1, true) ~= nil)
+            thread.join()
+            state:interrupt(false)
+        end
+    end)
+
+    -- Each of the levels that it goes through copies it: 30 s.
+    it("with true ends the way of a long message through many states or coroutines", function()
+        local state = mtstates.newstate(function()
+            local mt = require("mtstates")
+            local message = ("x"):rep(50000000)
+            return function(how, levels)
+                local function go_on(n)
+                    if n > 0 then
+                        return coroutine.wrap(go_on)(n - 1)
+                    end
+                    error(message)
+                end
+                if how == "coroutines" then
+                    go_on(150)
+                elseif levels > 0 then
+                    return mt.state(mt.id()):call(how, levels - 1)
+                end
+                error(message)
+            end
+        end)
+        for _, how in ipairs({ "coroutines", "states" }) do
+            local thread = interrupt_soon(state, true)
+            local start = os.clock()
+            local text = support.error_of(state.call, state, how, 150)
+            assert.is_truthy(text:find(mtstates.error.interrupted, 1, true))
+            assert.is_true(os.clock() - start < 3 * support.slowness)
+            thread.join()
+            state:interrupt(false)
+        end
+    end)
+
     it("leaves a debug hook of the state's own code in place", function()
         local state = mtstates.newstate(function()
             local count = 0
