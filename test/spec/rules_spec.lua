@@ -24,4 +24,32 @@ describe("the example of rules", function()
         off, discounted, errors, late, large = numbers_of("greedy")
         assert.same({ "  switched off", 0, 0, 0, true }, { off, discounted, errors, late, large >= 3 })
     end)
+
+    it("gives scripts no function of Lua's that takes long and cannot be ended meanwhile", function()
+        local mtstates = require("mtstates")
+        local sandboxed = mtstates.newstate({ libs = false, inherit = false }, function(make)
+            local environment = make()
+            return function(code)
+                return load(code, "=script", "t", environment)()
+            end
+        end, dofile("test/examples/rules/sandbox.lua"))
+        local METATABLE = "the table library is not for tables with a metatable here"
+        for code, message in pairs({
+            ["return ('').rep('', 1 << 30)"] = "string.rep: at most 1000000",
+            ["return (''):rep('0x40000000')"] = "string.rep: at most 1000000",
+            ["table.move({}, 1, 1 << 26, 2, {})"] = "table.move: at most 1000000",
+            ["table.move({}, 1, 2, 1, setmetatable({}, {}))"] = METATABLE,
+            ["table.insert(setmetatable({}, { __len = function() return 1 << 26 end }), 1, 1)"] = METATABLE,
+            ["table.concat(setmetatable({}, { __index = table.concat }), '', 1, 1 << 22)"] = METATABLE,
+        }) do
+            local ok, text = pcall(sandboxed.call, sandboxed, code)
+            assert.is_false(ok)
+            assert.matches(message, text)
+        end
+        assert.equal("x-x 2 1", sandboxed:call([[
+            local t = table.move({ "x", "x" }, 1, 2, 1)
+            table.insert(t, 1, table.remove(t))
+            local _, last = table.unpack({ 1, 2 })
+            return ("x"):rep(2, "-") .. " " .. last .. " " .. #table.concat({ "x" }) ]]))
+    end)
 end)

@@ -3,8 +3,10 @@
 -- Left out, and why: whatever reaches files, programs or C (io, os, package, require, debug, load,
 -- string.dump); collectgarbage and __gc, since finalizers cannot be interrupted; patterns (find, match,
 -- gmatch, gsub), since one call of C may take hours on a short string, and a time limit strikes when it
--- returns.
+-- returns. For the same reason string.rep and table.move take numbers up to MOST, and the table library
+-- takes no table with a metatable, which may have any length.
 return function()
+    local MOST = 1000000
     local string, table, math, coroutine = -- luacheck: ignore
         require("string"), require("table"), require("math"), require("coroutine")
 
@@ -16,10 +18,40 @@ return function()
         return some
     end
 
+    local function check_number(n, what)
+        if (tonumber(n) or 0) > MOST then
+            error(("%s: at most %d"):format(what, MOST), 3)
+        end
+    end
+
+    local function for_plain_tables(f)
+        return function(t, ...)
+            if getmetatable(t) ~= nil then
+                error("the table library is not for tables with a metatable here", 2)
+            end
+            return f(t, ...)
+        end
+    end
+
     local environment = some_of(_G, "assert error ipairs next pairs pcall select tonumber tostring type"
         .. " xpcall")
     environment.string = some_of(string, "byte char format len lower rep reverse sub upper")
-    environment.table = some_of(table, "concat insert move pack remove sort unpack")
+    function environment.string.rep(text, n, separator)
+        check_number(n, "string.rep")
+        return string.rep(text, n, separator)
+    end
+
+    environment.table = some_of(table, "pack")
+    for _, name in ipairs({ "concat", "insert", "remove", "sort", "unpack" }) do
+        environment.table[name] = for_plain_tables(table[name])
+    end
+    environment.table.move = for_plain_tables(function(from, first, last, to, other)
+        if other ~= nil and getmetatable(other) ~= nil then
+            error("the table library is not for tables with a metatable here", 2)
+        end
+        check_number((tonumber(last) or 0) - (tonumber(first) or 0), "table.move")
+        return table.move(from, first, last, to, other or from)
+    end)
     environment.math = some_of(math, "abs ceil floor fmod huge max maxinteger min mininteger pi random sqrt"
         .. " tointeger type ult")
     environment.coroutine = some_of(coroutine, "close create isyieldable resume running status wrap yield")
