@@ -271,7 +271,8 @@ function State:tcall(timeout, ...) end
 ---None is lost, whatever the code does with pcall, xpcall, coroutines, `<close>` and debug hooks; but
 ---finalizers and what runs inside a debug hook are out of reach. A C function is interrupted when it
 ---returns.
----@param flag? boolean nil: once; true: at every operation from now on; false: no more
+---@param flag? boolean nil: once; true: at every operation from now on, and no C function begins but one that
+--- closes a userdata, such as a file; false: no more
 ---Raises object_closed, or an argument error.
 function State:interrupt(flag) end
 

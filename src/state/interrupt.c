@@ -228,16 +228,30 @@ static void look_for_strikes(struct state *s, lua_State *L)
         strike(L, interpreter_push_time_limit);
 }
 
+/* Whether the C function on top of the stack, which has just been called, is what a userdata has to
+ * be closed by, and is called with that: a file or a handle, say. [-0, +0, m] */
+static bool closes_userdata(lua_State *L, lua_Debug *ar)
+{
+    bool closes = false;
+    int top = lua_gettop(L);
+    if (lua_getlocal(L, ar, 1) != NULL && lua_type(L, -1) == LUA_TUSERDATA &&
+        luaL_getmetafield(L, -1, "__close") != LUA_TNIL)
+        closes = lua_rawequal(L, -1, top);
+    lua_settop(L, top);
+    return closes;
+}
+
 /* C functions that C calls may be thousands with no operation between, such as those that close
- * values: nothing more of them begins. Message handlers have to, or they would be called for this
- * error as well. [-0, +0, v] */
+ * values: nothing more of them begins, but for what gives back more than memory. Message handlers
+ * have to, or they would be called for this error as well. [-0, +0, v] */
 static void look_for_strikes_at_call(struct interrupt *i, lua_State *L, lua_Debug *ar)
 {
     lua_getinfo(L, "f", ar);
     lua_CFunction function = lua_tocfunction(L, -1);
-    lua_pop(L, 1);
-    if (function != NULL && function != handle_error && function != call_on_error)
+    if (function != NULL && function != handle_error && function != call_on_error &&
+        !closes_userdata(L, ar))
         strike_if_always(i, L);
+    lua_pop(L, 1);
 }
 
 /* The hook that the state's own code has set there, if this is an event for it, or NULL. */

@@ -242,6 +242,31 @@ describe("interrupt", function()
         end
     end)
 
+    it("with true lets files and handles be closed by <close>", function()
+        local state = mtstates.newstate(function(path)
+            local mt = require("mtstates")
+            local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
+            local file
+            return function(how)
+                if how == "type" then
+                    return io.type(file)
+                end
+                file = assert(io.open(path))
+                local _ <close> = file
+                local _ <close> = mt.newstate("closed by <close>", "return function() end")
+                while true do
+                    breathe()
+                end
+            end
+        end, "LICENSE")
+        local thread = interrupt_soon(state, true)
+        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state))
+        thread.join()
+        state:interrupt(false)
+        assert.equal("closed file", state:call("type"))
+        assert.matches(mtstates.error.unknown_object, support.error_of(mtstates.state, "closed by <close>"))
+    end)
+
     -- Each of the levels that it goes through copies it: 30 s.
     it("with true ends the way of a long message through many states or coroutines", function()
         local state = mtstates.newstate(function()
