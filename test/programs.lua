@@ -585,8 +585,10 @@ end
 
 -- The setup of a state with `program`. Its callback takes "meet", ids: of the states that $state means;
 -- "run": runs the program; and gives the arguments back for everything else. `board` is the id of a
--- state that wants to hear of those that the program makes; `own_code` is this function's.
-local function setup(own_code, program, board)
+-- state that wants to hear of those that the program makes; `own_code` is this function's. A state that a
+-- program has made (`is_made`) runs nothing before "known": its maker may have been interrupted before the
+-- board knew, and others find it by its name.
+local function setup(own_code, program, board, is_made)
     local mtstates = require("mtstates")
     local others, made, raised = {}, 0, 0
     local tools = {}
@@ -772,18 +774,22 @@ local function setup(own_code, program, board)
     function tools.new_state(name, text)
         assert(made < 3, "payload")
         made = made + 1
-        local state = mtstates.newstate(name, true, own_code, own_code, text, board)
+        local state = mtstates.newstate(name, true, own_code, own_code, text, board, true)
         state:call("meet", table.unpack(others))
         if mtstates.state(board):tcall(10, "made", state:id()) then
+            state:call("known")
             state:call("run")
         end
     end
 
     environment = setmetatable(tools, { __index = _G })
     local run = assert(load(program, "=program", "t", environment))
+    local is_known = not is_made
     return function(what, ...)
-        if what == "run" then
+        if what == "run" and is_known then
             return run(...)
+        elseif what == "known" then
+            is_known = true
         elseif what == "meet" then
             others = { ... }
         end
