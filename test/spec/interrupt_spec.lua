@@ -72,6 +72,19 @@ local function interrupt_soon(state, flag)
     end, state:id(), flag ~= nil, flag)
 end
 
+-- Calls the state with these, which interrupt(true) has to end within so many seconds of processor time;
+-- the message.
+local function end_always(seconds, state, ...)
+    local thread = interrupt_soon(state, true)
+    local start = os.clock()
+    local message = support.error_of(state.call, state, ...)
+    assert.is_true(os.clock() - start < seconds * support.slowness)
+    assert.is_truthy(message:find(mtstates.error.interrupted, 1, true))
+    thread.join()
+    state:interrupt(false)
+    return message
+end
+
 describe("interrupt", function()
     for _, how in ipairs({ "loop", "coroutine", "resumed coroutine", "coroutine in a coroutine",
         "coroutine that closes", "coroutine that another state has called back", "the __tostring of an error",
@@ -198,12 +211,7 @@ describe("interrupt", function()
                 recurse(50000, function() mt.state(mt.id()):call(true) end)
             end
         end)
-        local thread = interrupt_soon(state, true)
-        local start = os.clock()
-        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state))
-        assert.is_true(os.clock() - start < 5 * support.slowness)
-        thread.join()
-        state:interrupt(false)
+        end_always(5, state)
     end)
 
     it("with true ends code in which only C functions run, without an operation between", function()
@@ -231,14 +239,8 @@ describe("interrupt", function()
             end
         end)
         for _, how in ipairs({ "traceback", 5000 }) do
-            local thread = interrupt_soon(state, true)
-            local start = os.clock()
-            local message = support.error_of(state.call, state, how)
-            assert.matches(mtstates.error.interrupted, message)
-            assert.is_true(os.clock() - start < 3 * support.slowness)
+            local message = end_always(3, state, how)
             assert.equal(how == "traceback", message:find("\nstack traceback:", 1, true) ~= nil)
-            thread.join()
-            state:interrupt(false)
         end
     end)
 
@@ -259,10 +261,7 @@ describe("interrupt", function()
                 end
             end
         end, "LICENSE")
-        local thread = interrupt_soon(state, true)
-        assert.matches(mtstates.error.interrupted, support.error_of(state.call, state))
-        thread.join()
-        state:interrupt(false)
+        end_always(3, state)
         assert.equal("closed file", state:call("type"))
         assert.matches(mtstates.error.unknown_object, support.error_of(mtstates.state, "closed by <close>"))
     end)
@@ -288,13 +287,7 @@ describe("interrupt", function()
             end
         end)
         for _, how in ipairs({ "coroutines", "states" }) do
-            local thread = interrupt_soon(state, true)
-            local start = os.clock()
-            local text = support.error_of(state.call, state, how, 150)
-            assert.is_truthy(text:find(mtstates.error.interrupted, 1, true))
-            assert.is_true(os.clock() - start < 3 * support.slowness)
-            thread.join()
-            state:interrupt(false)
+            end_always(3, state, how, 150)
         end
     end)
 
