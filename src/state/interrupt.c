@@ -147,17 +147,24 @@ static void strike(lua_State *L, interrupt_message push)
     lua_error(L);
 }
 
+/* What every operation would be struck by, or NULL. */
+static interrupt_message always_struck_by(struct interrupt *i)
+{
+    if (atomic_load(&i->request) == INTERRUPT_ALWAYS)
+        return interpreter_push_interrupted;
+    return time_limit_due() == TIME_LIMIT_ALWAYS ? interpreter_push_time_limit : NULL;
+}
+
 bool interrupt_strikes_always(struct interrupt *i)
 {
-    return atomic_load(&i->request) == INTERRUPT_ALWAYS || time_limit_due() == TIME_LIMIT_ALWAYS;
+    return always_struck_by(i) != NULL;
 }
 
 static void strike_if_always(struct interrupt *i, lua_State *L)
 {
-    if (atomic_load(&i->request) == INTERRUPT_ALWAYS)
-        strike(L, interpreter_push_interrupted);
-    if (time_limit_due() == TIME_LIMIT_ALWAYS)
-        strike(L, interpreter_push_time_limit);
+    interrupt_message push = always_struck_by(i);
+    if (push != NULL)
+        strike(L, push);
 }
 
 void interrupt_strike_always(lua_State *L)

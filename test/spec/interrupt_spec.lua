@@ -72,6 +72,44 @@ local function interrupt_soon(state, flag)
     end, state:id(), flag ~= nil, flag)
 end
 
+-- A state that runs on above so many values to be closed: by a function of C's that takes long ("C"), or by
+-- Lua, in a call from within the state, 50000 levels deep ("deep").
+local function holding()
+    return mtstates.newstate(function()
+        local mt = require("mtstates")
+        local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
+        local words = setmetatable({}, { __close = table.concat })
+        for i = 1, 100000 do
+            words[i] = ""
+        end
+        local breathing = setmetatable({}, { __close = function() breathe() end })
+        local function hold(values, value)
+            if values == 0 then
+                while true do
+                    breathe()
+                end
+            end
+            local _ <close> = value
+            hold(values - 1, value)
+            return nil
+        end
+        local function recurse(levels, f)
+            if levels == 0 then
+                f()
+            else
+                recurse(levels - 1, f)
+            end
+            return nil
+        end
+        return function(how, values)
+            if how == "deep" then
+                recurse(50000, function() mt.state(mt.id()):call("Lua", values) end)
+            end
+            hold(values, how == "C" and words or breathing)
+        end
+    end)
+end
+
 -- Calls the state with these, which interrupt(true) has to end within so many seconds of processor time;
 -- the message.
 local function end_always(seconds, state, ...)
@@ -185,62 +223,13 @@ describe("interrupt", function()
 
     -- Each of the values raises an error, and a traceback of such a stack takes milliseconds.
     it("with true ends a call with thousands of values to be closed soon, however deep it is", function()
-        local state = mtstates.newstate(function()
-            local mt = require("mtstates")
-            local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
-            local function recurse(levels, f)
-                if levels == 0 then
-                    f()
-                else
-                    recurse(levels - 1, f)
-                end
-                return nil
-            end
-            local function hold(values)
-                local _ <close> = setmetatable({}, { __close = function() breathe() end })
-                while values == 0 do
-                    breathe()
-                end
-                hold(values - 1)
-                return nil
-            end
-            return function(is_inner)
-                if is_inner then
-                    hold(20000)
-                end
-                recurse(50000, function() mt.state(mt.id()):call(true) end)
-            end
-        end)
-        end_always(5, state)
+        end_always(5, holding(), "deep", 20000)
     end)
 
     it("with true ends code in which only C functions run, without an operation between", function()
-        local state = mtstates.newstate(function()
-            local breathe = os.getenv("MTSTATES_TEST_TSAN") and os.time or function() end
-            local words = setmetatable({}, { __close = table.concat })
-            for i = 1, 100000 do
-                words[i] = ""
-            end
-            local function hold(values)
-                local _ <close> = words
-                while values == 0 do
-                    breathe()
-                end
-                hold(values - 1)
-                return nil
-            end
-            return function(how)
-                if how == "traceback" then
-                    while true do
-                        breathe()
-                    end
-                end
-                hold(how)
-            end
-        end)
-        for _, how in ipairs({ "traceback", 5000 }) do
-            local message = end_always(3, state, how)
-            assert.equal(how == "traceback", message:find("\nstack traceback:", 1, true) ~= nil)
+        for _, values in ipairs({ 0, 5000 }) do
+            local message = end_always(3, holding(), "C", values)
+            assert.equal(values == 0, message:find("\nstack traceback:", 1, true) ~= nil)
         end
     end)
 

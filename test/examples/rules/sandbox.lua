@@ -24,11 +24,15 @@ return function()
         end
     end
 
+    local function check_plain(t)
+        if getmetatable(t) ~= nil then
+            error("the table library is not for tables with a metatable here", 3)
+        end
+    end
+
     local function for_plain_tables(f)
         return function(t, ...)
-            if getmetatable(t) ~= nil then
-                error("the table library is not for tables with a metatable here", 2)
-            end
+            check_plain(t)
             return f(t, ...)
         end
     end
@@ -46,11 +50,9 @@ return function()
         environment.table[name] = for_plain_tables(table[name])
     end
     environment.table.move = for_plain_tables(function(from, first, last, to, other)
-        if other ~= nil and getmetatable(other) ~= nil then
-            error("the table library is not for tables with a metatable here", 2)
-        end
+        check_plain(other)
         check_number((tonumber(last) or 0) - (tonumber(first) or 0), "table.move")
-        return table.move(from, first, last, to, other or from)
+        return table.move(from, first, last, to, other)
     end)
     environment.math = some_of(math, "abs ceil floor fmod huge max maxinteger min mininteger pi random sqrt"
         .. " tointeger type ult")
