@@ -3,7 +3,7 @@
 --
 -- `rank` keeps states from owning each other in a ring, which would leak. A state passes its rank on
 -- to the states that it makes, and keeps only singletons of a higher one: the number in their name.
--- All members of a pool are given the same, so no seed and no flavour.
+-- All members of a pool are given the same, so no seed and no flavour; by a reload, too.
 local code, seed, rank, flavour = ...
 local mt, soak, graphs, carray = require("mtstates"), require("soak"), require("graphs"), require("carray")
 local math, string, coroutine, io = require("math"), require("string"), require("coroutine"), require("io")
@@ -180,11 +180,13 @@ function step.broadcast(depth)
     end
 end
 
+-- With arguments only where the members have this rank already.
 function step.reload()
-    if random(2) == 1 then
-        pick_pool():reload()
+    local own = random(2) == 1 and mt.pool() or pools[random(POOLS)]
+    if own and random(2) == 1 then
+        own:reload(random_setup(), code, false, rank)
     else
-        pick_pool():reload(random_setup(), code, false, rank)
+        pick_pool():reload()
     end
 end
 
