@@ -84,6 +84,13 @@ local function run_until(condition, seconds)
     if not met then error("waited in vain", 3) end
 end
 
+-- Where its threads are.
+local function stacks(process)
+    local gdb <close> = io.popen(("LD_PRELOAD= gdb -p %d -batch -ex 'thread apply all backtrace' 2>&1")
+        :format(process:get_pid()))
+    return gdb:read("a")
+end
+
 -- Processes that are to be killed if their test fails. busted keeps the last `finally` of a test only.
 local running = {}
 
@@ -114,7 +121,9 @@ local function start_server(...)
     function server.kill(signal) process:kill(signal) end
     function server.stop()
         process:kill("sigterm")
-        run_until(function() return ended ~= nil end)
+        if not pcall(run_until, function() return ended ~= nil end) then
+            error(("the server does not end; it said: %s\n%s"):format(said, stacks(process)))
+        end
         output:close()
         process:close()
         uv.run() -- luv does not stand handles that are just closing when its Lua state ends
