@@ -109,13 +109,10 @@ static void leave_timing(struct timing *to, struct timing *from)
     }
 }
 
-static struct counts read_counts(struct counters *c, struct ownership_waits *w)
+static struct counts counts_of_callers(_Atomic uint64_t *refused, struct ownership_waits *w)
 {
     return (struct counts){
-        .calls = get(&c->calls),
-        .errors = get(&c->errors),
-        .interrupted = get(&c->interrupted),
-        .refused = get(&c->refused),
+        .refused = get(refused),
         .waited = get(&w->waited),
         .timed_out = get(&w->timed_out),
         .wait_nanoseconds = get(&w->nanoseconds),
@@ -124,12 +121,16 @@ static struct counts read_counts(struct counters *c, struct ownership_waits *w)
 
 static struct counts counts_of_state(struct state *s)
 {
-    return read_counts(&s->counters, &s->ownership.own.waits);
+    struct counts c = counts_of_callers(&s->refused, &s->ownership.own.waits);
+    c.calls = get(&s->counters.calls);
+    c.errors = get(&s->counters.errors);
+    c.interrupted = get(&s->counters.interrupted);
+    return c;
 }
 
 static struct counts counts_of_calls_to(struct pool *p)
 {
-    return read_counts(&p->counters, &p->queue.waits);
+    return counts_of_callers(&p->refused, &p->queue.waits);
 }
 
 struct stats stats_of_state(struct state *s)

@@ -27,7 +27,6 @@ struct counters {
     _Atomic uint64_t calls;       /* that began, nested ones as well */
     _Atomic uint64_t errors;      /* that ended by one */
     _Atomic uint64_t interrupted; /* times that an interrupt has struck */
-    _Atomic uint64_t refused;     /* calls that found it busy and did not wait */
 };
 
 /* What is measured besides where the option `timing` asks for it. */
@@ -49,13 +48,13 @@ static inline void counters_init(struct counters *c)
     atomic_init(&c->calls, 0);
     atomic_init(&c->errors, 0);
     atomic_init(&c->interrupted, 0);
-    atomic_init(&c->refused, 0);
 }
 
-/* Any thread. */
-static inline void counters_add_refused(struct counters *c)
+/* Any thread. States and pools have `refused` in a cache line apart from what calls use: whoever is
+ * turned away would have the thread inside wait for that line. */
+static inline void counters_add_refused(_Atomic uint64_t *refused)
 {
-    atomic_fetch_add_explicit(&c->refused, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(refused, 1, memory_order_relaxed);
 }
 
 /* What was counted, of one state or of several. None of these ever falls. */

@@ -561,7 +561,7 @@ enum entry pool_begin_in_any(struct pool *p, struct stay *stay, struct thread *s
 {
     enum entry entry = begin_in_any(p, stay, self, last);
     if (entry == ENTRY_BUSY) {
-        counters_add_refused(&p->counters);
+        counters_add_refused(&p->refused);
         PROBE_RECORD(call_refused, &p->record);
     }
     return entry;

@@ -82,13 +82,13 @@ struct pool {
                                     and read, relaxed, by those who judge a member, too */
     _Atomic bool closed;
     struct pool_options options; /* these do not change */
-    struct counters counters;    /* only what is refused by the pool itself */
     struct counts gone;          /* of members; and this: the lock's of counters.h */
     struct timing *timing;       /* of calls' waits, no more; NULL: nobody asked for it */
     struct timing *gone_timing;  /* of members; the lock's of counters.h */
     struct listed listed;
-    struct stats stats;     /* stats_by_pool's */
-    struct plan *last_plan; /* these two: once it is closed */
+    struct stats stats;       /* stats_by_pool's */
+    _Atomic uint64_t refused; /* calls that found all members busy and did not wait */
+    struct plan *last_plan;   /* these two: once it is closed */
     struct closing closing;
     struct record record;
     struct pool_place *places;

@@ -64,6 +64,7 @@ struct state *state_new(struct thread *self, const struct state_options *o)
     record_init(&s->record, o->name != NULL ? s->name : NULL, o->name_length, &state_kind);
     record_retain(&s->record); /* the interpreter's */
     counters_init(&s->counters);
+    atomic_init(&s->refused, 0);
     s->time_limit = o->time_limit;
     s->begins_specially = o->time_limit != 0 || o->timing;
     s->is_special = s->begins_specially || o->member != NULL;

@@ -36,10 +36,7 @@ struct state {
     struct interrupt interrupt;
     lua_State *main; /* the interpreter's main coroutine; NULL once it is closed */
     struct arena arena;
-    struct memory_limit memory_limit;
-    struct warning warning;
     struct counters counters;
-    struct listed listed;
     struct mtstates_inside inside; /* `around` is the thread's inside, and its handler's */
     struct member *member;         /* of a pool (pool.h); NULL: of none */
     uint32_t time_limit;           /* of a stay, in milliseconds; 0: none */
@@ -48,10 +45,14 @@ struct state {
     struct timing *timing;         /* NULL: nobody asked for it */
     unsigned char allows_hooks;    /* what the innermost call in it has to restore: lua_inside.h */
     unsigned char tracebacks;      /* of errors in that call */
-    struct closing closing;        /* these three are for the thread that closes it */
-    bool queued_to_close;
-    jmp_buf *finalized; /* where to go after the last finalizer; NULL: nowhere */
+    struct warning warning;
     struct record record;
+    struct memory_limit memory_limit; /* this, and what follows, is for rare use */
+    struct listed listed;
+    struct closing closing; /* these three are for the thread that closes it */
+    bool queued_to_close;
+    jmp_buf *finalized;       /* where to go after the last finalizer; NULL: nowhere */
+    _Atomic uint64_t refused; /* calls that found it busy and did not wait */
     char name[];
 };
 

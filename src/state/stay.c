@@ -8,7 +8,7 @@ enum entry stay_not_begun(struct stay *s, struct state *state, struct thread *se
                           enum entry entry)
 {
     if (entry == ENTRY_BUSY) {
-        counters_add_refused(&state->counters);
+        counters_add_refused(&state->refused);
         PROBE_STATE(call_refused, state);
     }
     if (entry == ENTRY_NESTED) {
