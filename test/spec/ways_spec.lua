@@ -54,15 +54,20 @@ local function try(first, ...)
         uv.sleep(math.random(1, 3))
     end
 
-    -- Sends a request. What came of it: "ended", "noted", or nil.
+    -- Sends a request. What came of it: "ended", "noted", "struck" where it may be without a note, or nil.
     local function send(flag)
         local _, count = notes:tcall(math.huge)
+        local strikes = target:stats().interrupted
         local clock = os.clock()
         target:interrupt(flag)
-        local effect = support.within(flag == nil and way.quiet and 0.01 or PATIENCE, function()
+        local effect = support.within(PATIENCE, function()
             return running.ended() and "ended"
                 or not flag and select(2, notes:tcall(math.huge)) > count and "noted"
+                or not flag and way.quiet and target:stats().interrupted > strikes and "struck"
         end)
+        if effect == "struck" and support.within(0.01 * support.slowness, running.ended) then
+            effect = "ended"
+        end
         local struck
         if effect == "ended" then
             local ok, outcome = running.join()
@@ -93,14 +98,14 @@ local function try(first, ...)
     local function send_singles()
         local is_endless = way.singles == math.huge
         local effect
-        for i = 1, way.quiet and 1 or is_endless and 3 or math.max(way.singles, 2) do
+        for i = 1, is_endless and 3 or way.quiet and 1 or math.max(way.singles, 2) do
             if i == 1 or effect == "ended" and (takes_one or is_endless) then
                 start({ innocent_calls = takes_one and INNOCENT_CALLS })
             elseif effect == "ended" then
                 break
             end
             effect = send()
-            assert(effect or way.quiet, "number " .. i .. " was lost")
+            assert(effect, "number " .. i .. " was lost")
         end
         if effect == "noted" and not is_endless and not way.quiet
             and support.within(PATIENCE, running.ended) then
