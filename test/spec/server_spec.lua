@@ -286,6 +286,20 @@ describe("the server", function()
         server.stop()
     end)
 
+    it("stops when who is inside is done, whatever else has been asked for", function()
+        local server, clients = start_server("--threads", "1"), {}
+        for i = 1, 50 do
+            clients[i] = connect(server)
+            clients[i].send("GET /slow HTTP/1.1\r\n\r\n")
+        end
+        local begun = uv.hrtime()
+        assert.matches("stopped\n$", server.stop())
+        assert.is_true(uv.hrtime() - begun < 2e9 * support.slowness) -- one takes 0.2 s
+        for _, client in ipairs(clients) do
+            client.close()
+        end
+    end)
+
     it("reloads at SIGHUP, with its connections open", function()
         local server = start_server("--threads", "1")
         local client = connect(server)

@@ -4,8 +4,9 @@
 --
 -- Listens on 127.0.0.1 and says so; without --port, where there is room. A request that finds all
 -- members busy is answered with 503 at once; with as many members as threads there is none. SIGHUP
--- reloads the pages, SIGTERM or SIGINT ends it; then --profile writes where the time went inside the
--- members, in the format that the file's name tells. Needs mtstates and luv on package.cpath.
+-- reloads the pages. SIGTERM or SIGINT ends it as soon as what it is answering is answered; then --profile
+-- writes where the time went inside the members, in the format that the file's name tells. Needs mtstates
+-- and luv on package.cpath.
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;" .. here .. "/../?.lua;" .. package.path
 
@@ -68,7 +69,9 @@ local function reload()
     say(ok and "reloaded" or message)
 end
 
+-- Requests that came and were not begun are refused, so it takes no longer than those that are inside.
 local function stop()
+    pool:close()
     uv.walk(function(handle) handle:close() end)
 end
 
