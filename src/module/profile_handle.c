@@ -53,14 +53,13 @@ static lua_Integer check_subjects(lua_State *L)
 }
 
 /* From the list at `index`, which was checked. [-0, +0, -] */
-static struct profile_subject *subjects_from(lua_State *L, int index, size_t count)
+static int64_t *subjects_from(lua_State *L, int index, size_t count)
 {
-    struct profile_subject *subjects = malloc(count * sizeof *subjects);
+    int64_t *subjects = malloc(count * sizeof *subjects);
     for (size_t i = 0; subjects != NULL && i < count; i++) {
         lua_rawgeti(L, index, (lua_Integer)i + 1);
         const struct handle *state = to_handle(L, &state_kind), *pool = to_handle(L, &pool_kind);
-        subjects[i].is_pool = state == NULL;
-        subjects[i].id = (state != NULL ? state : pool)->record->id;
+        subjects[i] = (state != NULL ? state : pool)->record->id;
         lua_pop(L, 1);
     }
     return subjects;

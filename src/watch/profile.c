@@ -61,23 +61,30 @@ static bool add_time(struct profile *p, const struct sample_slot *s)
     return true;
 }
 
-static bool is_subject(const struct profile_options *o, const struct sample_frame *f)
+static int compare_ids(const void *a, const void *b)
 {
-    for (size_t i = 0; i < o->subject_count; i++) {
-        const struct profile_subject *s = &o->subjects[i];
-        if (s->is_pool ? f->kind == SAMPLE_POOL && f->pool == s->id
-                       : (f->kind == SAMPLE_POOL || f->kind == SAMPLE_STATE) && f->state == s->id)
-            return true;
-    }
-    return false;
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* There may be thousands. States and pools have their ids from one sequence. */
+static bool is_subject(const struct profile_options *o, int64_t id)
+{
+    return bsearch(&id, o->subjects, o->subject_count, sizeof id, compare_ids) != NULL;
 }
 
 static bool is_of_interest(const struct profile_options *o, const struct sample_slot *s)
 {
-    int i = 0;
-    while (i < s->count && !is_subject(o, &s->frames[i]))
-        i++;
-    return o->subject_count == 0 || i < s->count;
+    if (o->subject_count == 0)
+        return true;
+    for (const struct sample_frame *f = s->frames; f < s->frames + s->count; f++) {
+        bool is_pool = f->kind == SAMPLE_POOL;
+        if ((is_pool || f->kind == SAMPLE_STATE) && is_subject(o, f->state))
+            return true;
+        if (is_pool && is_subject(o, f->pool))
+            return true;
+    }
+    return false;
 }
 
 /* What the slot has for `p`, which may be NULL; it is the ticker's afterwards, unless the thread is
@@ -207,6 +214,8 @@ static struct profile *profile_new(const struct profile_options *o)
     if (p == NULL)
         return NULL;
     *p = (struct profile){.options = *o, .forks = thread_forks()};
+    if (o->subject_count > 0)
+        qsort(o->subjects, o->subject_count, sizeof *o->subjects, compare_ids);
     p->number = atomic_fetch_add_explicit(&last_number, 1, memory_order_relaxed) + 1;
     p->since = p->last = clock_now();
     p->due = (int64_t)(o->interval * 1e9);

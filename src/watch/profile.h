@@ -15,17 +15,12 @@
 
 #include <time.h>
 
-/* What a profile may be confined to. */
-struct profile_subject {
-    bool is_pool;
-    int64_t id;
-};
-
 struct profile_options {
-    double interval;                  /* seconds */
-    int depth;                        /* functions of a stack, up to SAMPLE_DEPTH_MAX */
-    struct profile_subject *subjects; /* from malloc, the profile's */
-    size_t subject_count;             /* 0: all states */
+    double interval;      /* seconds */
+    int depth;            /* functions of a stack, up to SAMPLE_DEPTH_MAX */
+    int64_t *subjects;    /* ids of the states and pools that it is confined to; from malloc, the
+                             profile's, which sorts them */
+    size_t subject_count; /* 0: all states */
 };
 
 struct profile_frame {
