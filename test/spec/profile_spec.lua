@@ -173,7 +173,7 @@ describe("a profile", function()
         assert.is_true(not is_exact or math.abs(part - truth) < 0.15, ("%.3f of %.3f"):format(part, truth))
 
         -- A coroutine, and another state, that work for as short a time as their caller.
-        local turns = is_exact and 30000 or 300
+        local turns = is_exact and 60000 or 300
         local of_coroutine = profile_of({ interval = 0.001 }, long.call, long, "alternate", turns):folded()
         local of_states = profile_of({ interval = 0.001 }, long.call, long, "alternate", turns, short:id())
             :folded()
