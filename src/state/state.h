@@ -47,7 +47,7 @@ struct state {
     unsigned char tracebacks;      /* of errors in that call */
     struct warning warning;
     struct record record;
-    struct memory_limit memory_limit; /* this, and what follows, is for rare use */
+    struct memory_limit memory_limit; /* from here on for rare use, which keeps `refused` apart */
     struct listed listed;
     struct closing closing; /* these three are for the thread that closes it */
     bool queued_to_close;
