@@ -17,9 +17,13 @@ local function worker()
         return x
     end
     local function rounds(round, seconds)
-        local first, start = 20, clock()
-        for _ = 1, first do round() end
-        return seconds * first / (clock() - start) // 1
+        local first, least = 20, math.huge
+        for _ = 1, 5 do -- something else may have had the processor
+            local start = clock()
+            for _ = 1, first do round() end
+            least = math.min(least, clock() - start)
+        end
+        return seconds * first / least // 1
     end
     function spinning(seconds) -- luacheck: ignore
         for _ = 1, rounds(spin, seconds) do
@@ -216,8 +220,8 @@ describe("a profile", function()
         assert.is_nil(of_a:match("sorting") or of_a:match("pool"))
         assert.is_nil(of_pool:match("state"))
         if is_exact then
-            assert.is_truthy(of_a:match("state a;.*;state b;"))
-            assert.is_truthy(of_pool:match("^pool p;"))
+            assert.is_true(share(of_a, "^state a;.*;state b;") > 0.5, of_a)
+            assert.is_true(share(of_pool, "^pool p;.*;spinning %(") > 0.5, of_pool)
         end
     end)
 
@@ -258,7 +262,7 @@ describe("a profile", function()
             for i = 1, 10 do
                 local state <close> = mtstates.newstate("s" .. i % 2, worker)
                 local thread = support.thread(function(id)
-                    require("mtstates").state(id):call("spin", 0.02)
+                    require("mtstates").state(id):call("spin", 0.05)
                 end, state:id())
                 assert(thread.join())
             end
