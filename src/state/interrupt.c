@@ -86,7 +86,10 @@ static void hook_take(struct interrupt *i)
     if (lua_gethook(L) != on_hook)
         return;
     lua_sethook(L, i->own.function, i->own.mask, i->own.count);
-    *lua_inside_hook_left(L) = i->own.left;
+    /* 0: ours was put where Lua had counted to the end and not begun anew, and no operation has
+     * been seen since, as in a hook. From 0 Lua would count 2^32 operations to the next event. */
+    if (i->own.left > 0)
+        *lua_inside_hook_left(L) = i->own.left;
 }
 
 static void change_begin(struct interrupt *i)

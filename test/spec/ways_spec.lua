@@ -464,6 +464,54 @@ local function keep_hooks(mask, count)
     state:close()
 end
 
+-- For children: prints after how many of so many interrupts by true, which may arrive in the hook or just
+-- as it is due, a hook that counts single operations no longer comes.
+local function keep_count(rounds)
+    local mtstates, support = require("mtstates"), require("support") -- luacheck: ignore
+    local begun = support.adder("begun")
+    local state = mtstates.newstate("counted", function()
+        local events, begun = 0, require("mtstates").state("begun") -- luacheck: ignore
+        local function hook()
+            events = events + 1
+        end
+        local function forever()
+            begun:tcall(math.huge, 1)
+            while true do
+                os.time()
+            end
+        end
+        debug.sethook(hook, "", 1)
+        return function(what)
+            if what == "loop" then
+                return pcall(forever)
+            end
+            local before = events
+            for _ = 1, 100 do
+                math.abs(1)
+            end
+            local comes = events > before
+            debug.sethook(hook, "", 1)
+            return comes
+        end
+    end)
+    local lost = 0
+    for _ = 1, rounds do
+        local before = begun:call()
+        local thread = support.thread(function()
+            local counted = require("mtstates").state("counted")
+            pcall(counted.tcall, counted, math.huge, "loop")
+        end)
+        support.eventually(function()
+            return select(2, begun:tcall(math.huge)) > before
+        end)
+        state:interrupt(true)
+        assert(thread.join())
+        state:interrupt(false)
+        lost = lost + (state:call("tell") and 0 or 1)
+    end
+    print(lost)
+end
+
 -- For children: interrupts code that makes coroutines, and prints how many of them have a hook afterwards.
 local function make_coroutines()
     local mtstates, support = require("mtstates"), require("support") -- luacheck: ignore
@@ -504,6 +552,10 @@ describe("hooks of a state's own", function()
             assert.equal("[exit 0]", child.call(keep_hooks, table.unpack(kind)))
         end)
     end
+
+    it("come for their count after interrupts that arrive just as they are due", function()
+        assert.equal("0\n[exit 0]", child.call(keep_count, 3000 // support.slowness))
+    end)
 
     it("are not in coroutines that were made while interrupts struck", function()
         assert.equal("0\n[exit 0]", child.call(make_coroutines))
