@@ -1391,7 +1391,7 @@ for _, mask in ipairs({ masks[1], masks[2], masks[5] }) do
                 math.abs(1)
             end
         end)
-        coroutine.resume(co)
+        rethrow(coroutine.resume(co)) -- one that came before there was anything to close
         rethrow(coroutine.close(co))
     end, { part = part })
 end
